@@ -1,0 +1,132 @@
+//! `raxsr`: what people read and script the registry with.
+//!
+//! Data goes to standard output, everything else to standard error. Each resource is a file that asks the
+//! registry; [`output`] shows what it answered.
+
+mod events;
+mod output;
+mod services;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::output::{Format, Output};
+use crate::command_line::{self, Stop};
+use crate::message::{Hint, report};
+use crate::registry::{self, Registry, RegistryUrl, UrlError};
+
+const PROGRAM: &str = "raxsr";
+const REFUSED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_FOUND: u8 = 3;
+
+/// Read a service registry
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, about, subcommand_required = true, after_help = AFTER_HELP)]
+struct Arguments {
+    /// The registry's URL [default: the embedded registry]
+    ///
+    /// As for service-registry-wrapper: unless told, both use the same.
+    #[arg(long, short, global = true, env = "SERVICE_REGISTRY_URL", value_name = "URL", hide_env_values = true)]
+    registry: Option<String>,
+
+    /// How to show it
+    #[arg(long, short, global = true, env = "RAXSR_FORMAT", value_name = "FORMAT", default_value = "table")]
+    format: Format,
+
+    #[command(subcommand)]
+    resource: Resource,
+}
+
+#[derive(Debug, Subcommand)]
+enum Resource {
+    /// The services alive
+    #[command(subcommand)]
+    Services(services::Action),
+    /// What happened in the registry
+    #[command(subcommand)]
+    Events(events::Action),
+}
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0  done
+  1  the registry refused, or could not be reached
+  2  usage
+  3  no such service";
+
+/// Why a command came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    #[error("--registry")]
+    Url(#[from] UrlError),
+    #[error("cannot write the result")]
+    Output(#[from] io::Error),
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Registry(error) => error.hint(),
+            Self::Url(error) => error.hint(),
+            Self::Output(_) => None,
+        }
+    }
+}
+
+impl Error {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            // Whoever reads us has read enough.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Self::Registry(registry::Error::NotFound { .. }) => NOT_FOUND,
+            Self::Registry(_) | Self::Output(_) => REFUSED,
+            Self::Url(_) => USAGE,
+        })
+    }
+}
+
+/// Does what `words` ask for, and says how to exit.
+#[must_use]
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match command_line::parse::<Arguments>(words) {
+        Ok((arguments, _)) => arguments,
+        Err(Stop::Answered) => return ExitCode::SUCCESS,
+        Err(Stop::Mistake(mistake)) => {
+            complain(&report(PROGRAM, &mistake));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(carry_out(arguments)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.exit_code();
+            if code != ExitCode::SUCCESS {
+                complain(&report(PROGRAM, &error));
+            }
+            code
+        }
+    }
+}
+
+async fn carry_out(arguments: Arguments) -> Result<(), Error> {
+    let url = RegistryUrl::given(arguments.registry.as_deref())?;
+    let registry = registry::connect(&url);
+    let registry: &dyn Registry = &*registry;
+    let output = Output::new(arguments.format);
+    match arguments.resource {
+        Resource::Services(action) => services::run(action, registry, &output).await,
+        Resource::Events(action) => events::run(action, registry, &output).await,
+    }
+}
+
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,84 @@
+//! Showing what a registry answered: a tidy table on a terminal, stable bytes in a pipe.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::model::{Limit, Page, printable};
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Table,
+    /// For programs, as the API has it.
+    Json,
+}
+
+/// What can stand in a table.
+pub(super) trait Row: Serialize {
+    /// The columns.
+    const HEADINGS: &'static [&'static str];
+    /// What stands in them.
+    fn cells(&self) -> Vec<String>;
+}
+
+pub(super) struct Output {
+    format: Format,
+}
+
+impl Output {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// One page of a list, and where the next one begins.
+    pub(super) fn page<T: Row, M: Serialize + Display>(&self, page: &Page<T, M>, limit: Limit) -> io::Result<()> {
+        let mut text = match self.format {
+            Format::Json => {
+                let count = page.values.len();
+                let metadata = serde_json::json!({
+                    "count": count, "limit": limit.get(), "next_marker": page.next_marker,
+                });
+                json(&serde_json::json!({"values": page.values, "metadata": metadata}))
+            }
+            Format::Table => table(&page.values),
+        };
+        if let (Format::Table, Some(marker)) = (self.format, &page.next_marker) {
+            text += &format!("\nLimit: {}\nNext marker: {marker}\n", limit.get());
+        }
+        print(&text)
+    }
+
+    /// One item.
+    pub(super) fn item<T: Row>(&self, item: &T) -> io::Result<()> {
+        print(&match self.format {
+            Format::Json => json(item),
+            Format::Table => table(std::slice::from_ref(item)),
+        })
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    // The types shown have string keys and no failing parts.
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
+}
+
+fn table<T: Row>(rows: &[T]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_FULL_CONDENSED).set_header(T::HEADINGS.iter().copied());
+    if let Some((width, _)) = terminal_size::terminal_size().filter(|_| io::stdout().is_terminal()) {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.0);
+    }
+    table.add_rows(rows.iter().map(|row| row.cells().into_iter().map(|cell| printable(&cell))));
+    format!("{table}\n")
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}

@@ -1,0 +1,64 @@
+//! What the command lines of both programs have in common.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+
+use crate::message::Hint;
+
+/// Why a command line is nothing to work on.
+pub(crate) enum Stop {
+    /// It asked for help or the version, and has got it.
+    Answered,
+    /// It is wrong.
+    Mistake(Mistake),
+}
+
+/// What is wrong with a command line, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Mistake {
+    message: String,
+    hint: String,
+}
+
+impl Hint for Mistake {
+    fn hint(&self) -> Option<String> {
+        Some(self.hint.clone())
+    }
+}
+
+/// Reads `words`, and for what they do not say the environment. Also tells where each value came from.
+pub(crate) fn parse<T: CommandFactory + FromArgMatches>(
+    words: impl IntoIterator<Item = OsString>,
+) -> Result<(T, ArgMatches), Stop> {
+    let command = without_empty_variables(T::command());
+    let name = command.get_name().to_owned();
+    let stop = |error: clap::Error| stop(&name, &error);
+    let matches = command.try_get_matches_from(words).map_err(stop)?;
+    let arguments = T::from_arg_matches(&matches).map_err(stop)?;
+    Ok((arguments, matches))
+}
+
+/// An empty variable counts as none.
+fn without_empty_variables(command: Command) -> Command {
+    command.mut_args(|argument| {
+        let is_empty = argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if is_empty { argument.env(None) } else { argument }
+    })
+}
+
+/// clap's account of a mistake, cut to what and where, and what to do.
+fn stop(program: &str, error: &clap::Error) -> Stop {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return Stop::Answered;
+    }
+    let text = error.to_string();
+    let message = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let hint = tip.map_or_else(|| format!("see {program} --help"), str::to_owned);
+    Stop::Mistake(Mistake { message, hint })
+}

@@ -1,0 +1,231 @@
+//! Runs a [`Lease`] against a [`Registry`]: sends what it says, one request at a time, and tells it what came
+//! of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use tokio::sync::watch;
+
+use super::journal::Journal;
+use super::{Action, Call, Clock, Credentials, Event, Lease, Policy, Request, Standing};
+use crate::model::{InstanceId, Registration};
+use crate::registry::{Cause, Claim, Error, Owner, Registry};
+
+/// What is to be kept registered, where, and how.
+#[derive(Clone)]
+pub struct Task {
+    /// Where.
+    pub registry: Arc<dyn Registry>,
+    /// What.
+    pub registration: Registration,
+    /// By whom: this life of this wrapper.
+    pub instance: InstanceId,
+    /// The same in words, for whoever finds the id taken.
+    pub holder: String,
+    /// How.
+    pub policy: Policy,
+}
+
+/// What the owner of a lease wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing yet.
+    Idle,
+    /// That the service be in the registry.
+    Listed,
+    /// That it be out of it.
+    Unlisted,
+}
+
+/// Where a lease stands, and why.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Where it stands.
+    pub standing: Standing,
+    /// The last failure, while it stands as it does because of it.
+    pub failure: Option<Arc<Error>>,
+}
+
+/// A lease that is being kept. Dropped, its service is left to expire.
+#[derive(Debug)]
+pub struct Keeper {
+    wish: watch::Sender<Wish>,
+    status: watch::Receiver<Status>,
+}
+
+impl Keeper {
+    /// Says what is wanted from now on.
+    pub fn wish(&self, wish: Wish) {
+        self.wish.send_replace(wish);
+    }
+
+    /// Where the lease stands now.
+    #[must_use]
+    pub fn status(&mut self) -> Status {
+        self.status.borrow_and_update().clone()
+    }
+
+    /// Returns when the status has changed since it was last looked at.
+    pub async fn changed(&mut self) {
+        if self.status.changed().await.is_err() {
+            // Only a runtime that is shutting down ends the keeping.
+            std::future::pending().await
+        }
+    }
+}
+
+/// Starts keeping a lease, on the current runtime.
+///
+/// A panic in it is told and answered with a new start: the child lives, so its registration has to.
+pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
+    let (wish, wishes) = watch::channel(Wish::Idle);
+    let (statuses, status) = watch::channel(Status { standing: Standing::Idle, failure: None });
+    let clock = Arc::new(clock);
+    tokio::spawn(async move {
+        loop {
+            let driver = Driver::new(task.clone(), Arc::clone(&clock), wishes.clone(), statuses.clone());
+            match tokio::spawn(driver.run()).await {
+                Ok(()) => return,
+                Err(panic) => {
+                    tracing::error!(service = %task.registration.id, error = %panic, "starting the lease anew");
+                }
+            }
+            let pause = task.registration.heartbeat_timeout.as_duration() / 3;
+            clock.sleep_until(clock.now() + pause).await;
+        }
+    });
+    Keeper { wish, status }
+}
+
+type Answer = Result<Event, Error>;
+
+struct Driver<C> {
+    task: Task,
+    clock: Arc<C>,
+    wishes: watch::Receiver<Wish>,
+    statuses: watch::Sender<Status>,
+    lease: Lease,
+    journal: Journal,
+    under_way: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+}
+
+impl<C: Clock> Driver<C> {
+    fn new(
+        task: Task,
+        clock: Arc<C>,
+        mut wishes: watch::Receiver<Wish>,
+        statuses: watch::Sender<Status>,
+    ) -> Self {
+        wishes.mark_changed();
+        let lease = Lease::new(task.policy.clone(), Rng::with_seed(seed(task.instance)));
+        let journal = Journal::new(&task);
+        Self { task, clock, wishes, statuses, lease, journal, under_way: None }
+    }
+
+    async fn run(mut self) {
+        while let Some(event) = self.next().await {
+            let now = self.clock.now();
+            if event == Event::DeadlineReached {
+                self.journal.woke(self.lease.deadline(), now);
+            }
+            if matches!(event, Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered) {
+                self.journal.succeeded();
+            }
+            if let Action::Send(request) = self.lease.on(event, now) {
+                self.under_way = Some(Box::pin(call(self.task.clone(), request)));
+            }
+            self.publish();
+        }
+    }
+
+    /// What happens next; nothing any more when nobody holds the [`Keeper`].
+    async fn next(&mut self) -> Option<Event> {
+        let deadline = self.lease.deadline();
+        loop {
+            let event = tokio::select! {
+                biased;
+                answer = outcome(&mut self.under_way) => {
+                    self.under_way = None;
+                    self.heard(answer)
+                }
+                wish = self.wishes.changed() => {
+                    wish.ok()?;
+                    match *self.wishes.borrow_and_update() {
+                        Wish::Idle => continue,
+                        Wish::Listed => Event::Enlist,
+                        Wish::Unlisted => Event::Withdraw,
+                    }
+                }
+                () = wake(&*self.clock, deadline) => Event::DeadlineReached,
+            };
+            return Some(event);
+        }
+    }
+
+    fn heard(&mut self, answer: Answer) -> Event {
+        answer.unwrap_or_else(|error| {
+            let recourse = error.recourse();
+            self.journal.failed(error, self.clock.now());
+            Event::Failed(recourse)
+        })
+    }
+
+    fn publish(&mut self) {
+        let standing = self.lease.standing();
+        self.journal.note(standing, self.clock.now());
+        let failure = self.journal.failure();
+        self.statuses.send_if_modified(|status| {
+            let is_news = status.standing != standing;
+            *status = Status { standing, failure };
+            is_news
+        });
+    }
+}
+
+async fn wake<C: Clock>(clock: &C, deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => clock.sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn outcome(under_way: &mut Option<Pin<Box<dyn Future<Output = Answer> + Send>>>) -> Answer {
+    match under_way {
+        Some(call) => call.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn call(task: Task, request: Request) -> Answer {
+    let Task { registry, registration, instance, holder, .. } = task;
+    let answer = async {
+        if request.credentials == Credentials::Renewed {
+            registry.renew_credentials().await?;
+        }
+        match request.call {
+            Call::Register(if_taken) => {
+                let claim = Claim { instance, holder, if_taken };
+                registry.register(&registration, &claim).await.map(Event::Registered)
+            }
+            Call::Heartbeat(token) => {
+                registry.heartbeat(&registration.id, &token).await.map(Event::HeartbeatAccepted)
+            }
+            Call::Deregister => {
+                let ours = Owner::Instance(instance);
+                registry.deregister(&registration.id, ours).await.map(|()| Event::Deregistered)
+            }
+        }
+    };
+    tokio::time::timeout(request.timeout, answer).await.unwrap_or_else(|_| {
+        let registry = registry.url().to_owned();
+        Err(Error::Unavailable { registry, source: Cause::TimedOut(request.timeout) })
+    })
+}
+
+/// Different for every life of every wrapper: what they do at random they do apart.
+fn seed(instance: InstanceId) -> u64 {
+    instance.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

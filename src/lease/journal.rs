@@ -1,0 +1,121 @@
+//! What the log says of a lease: each state once, when it begins, and how long it lasted when it is over.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Standing;
+use super::driver::Task;
+use crate::message::{Hint, chain};
+use crate::model::{HeartbeatTimeout, ServiceId};
+use crate::registry::{Error, Recourse};
+
+pub(super) struct Journal {
+    service: ServiceId,
+    registry: String,
+    timeout: HeartbeatTimeout,
+    standing: Standing,
+    /// The last failure, and when the first came, while no success has followed.
+    trouble: Option<Trouble>,
+    /// The trouble that the last success ended.
+    overcome: Option<Trouble>,
+    has_been_held: bool,
+}
+
+struct Trouble {
+    since: Instant,
+    error: Arc<Error>,
+}
+
+impl Journal {
+    pub(super) fn new(task: &Task) -> Self {
+        Self {
+            service: task.registration.id.clone(),
+            registry: task.registry.url().to_owned(),
+            timeout: task.registration.heartbeat_timeout,
+            standing: Standing::Idle,
+            trouble: None,
+            overcome: None,
+            has_been_held: false,
+        }
+    }
+
+    /// The last failure, if no success followed.
+    pub(super) fn failure(&self) -> Option<Arc<Error>> {
+        self.trouble.as_ref().map(|trouble| Arc::clone(&trouble.error))
+    }
+
+    /// A request failed.
+    pub(super) fn failed(&mut self, error: Error, now: Instant) {
+        debug!(service = %self.service, registry = self.registry, error = chain(&error), "request failed");
+        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { since, error: Arc::new(error) });
+    }
+
+    /// A request succeeded.
+    pub(super) fn succeeded(&mut self) {
+        debug!(service = %self.service, registry = self.registry, "request succeeded");
+        self.overcome = self.trouble.take();
+    }
+
+    /// The lease woke up for what was due at `deadline`.
+    pub(super) fn woke(&self, deadline: Option<Instant>, now: Instant) {
+        let late = deadline.map(|deadline| now.saturating_duration_since(deadline)).unwrap_or_default();
+        if late > self.timeout.as_duration() {
+            warn!(service = %self.service, registry = self.registry, late = ?late,
+                "was not running for longer than the heartbeat timeout: checking the registration");
+        }
+    }
+
+    /// Where the lease stands now.
+    pub(super) fn note(&mut self, standing: Standing, now: Instant) {
+        let previous = std::mem::replace(&mut self.standing, standing);
+        match standing {
+            _ if previous == standing => {}
+            Standing::Held => self.begins_to_be_held(now),
+            Standing::Withdrawn => self.is_withdrawn(),
+            Standing::Failing | Standing::Waiting => self.is_in_trouble(),
+            Standing::Idle | Standing::Registering | Standing::Refused | Standing::Withdrawing => {}
+        }
+    }
+
+    fn begins_to_be_held(&mut self, now: Instant) {
+        let (service, registry) = (&self.service, &self.registry);
+        match self.overcome.take() {
+            None => info!(%service, registry, "registered"),
+            Some(Trouble { since, error }) => {
+                let after = now - since;
+                let message = if self.has_been_held { "registered again" } else { "registered at last" };
+                warn!(%service, registry, ?after, cause = chain(&*error), message);
+            }
+        }
+        self.has_been_held = true;
+    }
+
+    fn is_in_trouble(&self) {
+        let (service, registry) = (&self.service, &self.registry);
+        let Some(Trouble { error, .. }) = &self.trouble else { return };
+        let hint = error.hint();
+        let (error, hint) = (chain(&**error), hint.as_deref());
+        if self.standing == Standing::Waiting {
+            warn!(%service, registry, error, hint, "waiting until the id is free");
+        } else if self.has_been_held {
+            warn!(%service, registry, error, hint, "cannot renew the registration, trying on");
+        } else {
+            warn!(%service, registry, error, hint, "cannot register, trying on");
+        }
+    }
+
+    fn is_withdrawn(&mut self) {
+        let (service, registry) = (&self.service, &self.registry);
+        match self.trouble.take() {
+            Some(Trouble { error, .. }) if error.recourse() != Recourse::Register && self.has_been_held => {
+                let expires_within = self.timeout.as_duration();
+                warn!(%service, registry, error = chain(&*error), ?expires_within, "cannot deregister");
+            }
+            _ => info!(%service, registry, "deregistered"),
+        }
+        self.has_been_held = false;
+    }
+}

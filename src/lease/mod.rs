@@ -1,0 +1,464 @@
+//! Keeping one service registered: a state machine that decides, and a driver that does.
+//!
+//! [`Lease`] is pure: it is told what happened and when, and answers with the one thing to do now. It awaits
+//! nothing, logs nothing and reads no clock, so that each of its rules is a few lines of test. [`driver`] runs
+//! it against a [`Registry`](crate::registry::Registry), one request at a time.
+//!
+//! ```text
+//!            enlist                registered
+//!   Idle ───────────▶ Registering ────────────▶ Held ◀─┐ heartbeat accepted, or failed and sent again
+//!                       ▲   │  ▲                │ │ └──┘
+//!                enlist │   │  └────── lost ────┘ │
+//!                       │   │ refused             │ withdraw
+//!                       │   ▼                     ▼
+//!                       │ Refused           Withdrawing ──▶ Withdrawn
+//!                       └──────────────────────────────────────┘
+//! ```
+//!
+//! The rules, and where they come from:
+//! * A heartbeat goes out a little before each third of the timeout, so that two may fail and an outage of two
+//!   thirds of it still leaves time for one more try.
+//! * One that fails is sent again at once, then with backoff. Whatever the backoff says, the last tries are made
+//!   just before the lease runs out. Each try is given less time than is left.
+//! * "Not found" means that the registry forgot us: register again in the same tick. The same goes for a token
+//!   that the registry cannot read, and for an id that somebody else has taken over.
+//! * "Unauthorized" is answered with new credentials, once; then it is an outage like any other.
+//! * An id that another instance holds is waited for, taken over, or a failure, as [`OnConflict`] says.
+//! * Nothing ends the loop but a withdrawal, and, where registration [must succeed](Policy::give_up_after), its
+//!   failure before the first success.
+
+mod backoff;
+mod clock;
+pub mod driver;
+mod journal;
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+pub use self::backoff::Backoff;
+pub use self::clock::{BootClock, Clock, TokioClock};
+use crate::model::{HeartbeatTimeout, Token};
+use crate::registry::{IfTaken, Recourse};
+
+/// What the lease is to obey.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How long the registry keeps us without a heartbeat.
+    pub timeout: HeartbeatTimeout,
+    /// What to do about another live instance under our id.
+    pub on_conflict: OnConflict,
+    /// Give up when registration failed so many times before it ever succeeded, or failed for good. `None`: never.
+    pub give_up_after: Option<NonZeroU32>,
+}
+
+/// What to do about another live instance under our id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Wait until it is gone: it is most often our own previous life, which expires within its timeout.
+    Wait,
+    /// Take its place, at the first registration. Taken over in turn, we wait: two that replace each other would
+    /// do so for ever.
+    Replace,
+    /// Registration has failed.
+    Fail,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The service is to be in the registry: its child can serve.
+    Enlist,
+    /// The service is to leave the registry.
+    Withdraw,
+    /// The time of [`Lease::deadline`] has come.
+    DeadlineReached,
+    /// The registration succeeded, with the token of the first heartbeat.
+    Registered(Token),
+    /// The heartbeat was accepted, with the token of the next.
+    HeartbeatAccepted(Token),
+    /// The deregistration succeeded.
+    Deregistered,
+    /// The request that was under way failed; a failure can be of use.
+    Failed(Recourse),
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing, until the deadline or the next event.
+    Wait,
+    /// Send this, instead of whatever is still under way.
+    Send(Request),
+}
+
+/// One call to the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Which call.
+    pub call: Call,
+    /// When to give up on its answer.
+    pub timeout: Duration,
+    /// Log in anew before it.
+    pub credentials: Credentials,
+}
+
+/// A call to the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// Enter the registry.
+    Register(IfTaken),
+    /// Renew the lease.
+    Heartbeat(Token),
+    /// Leave the registry.
+    Deregister,
+}
+
+/// Which credentials a call is sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// Those at hand.
+    Current,
+    /// New ones: the registry refused those at hand.
+    Renewed,
+}
+
+/// Where the lease stands, as seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The child is not ready yet.
+    Idle,
+    /// The first answer is outstanding.
+    Registering,
+    /// Somebody else holds our id.
+    Waiting,
+    /// We are listed.
+    Held,
+    /// We are, or want to be, listed, and the last answer was a failure.
+    Failing,
+    /// Registration failed for good: the child is to be stopped.
+    Refused,
+    /// The deregistration is under way.
+    Withdrawing,
+    /// We are not listed, and do not want to be.
+    Withdrawn,
+}
+
+/// The state machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Lease {
+    policy: Policy,
+    state: State,
+    /// When the request was sent whose answer is outstanding.
+    under_way: Option<Instant>,
+    deadline: Option<Instant>,
+    has_been_registered: bool,
+    rng: Rng,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Registering(Registering),
+    Held(Held),
+    Refused,
+    Withdrawing { tries: u32 },
+    Withdrawn,
+}
+
+#[derive(Debug)]
+struct Registering {
+    backoff: Backoff,
+    failures: u32,
+    credentials_renewed: bool,
+    /// Since when somebody else holds our id.
+    taken_since: Option<Instant>,
+    /// A registration may have taken effect although we have no token of it.
+    may_be_listed: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    token: Token,
+    /// When the registry counts us as dead, unless it has accepted something since: never later than it does.
+    expires_at: Instant,
+    backoff: Backoff,
+    failures: u32,
+    credentials_renewed: bool,
+}
+
+impl Lease {
+    /// How often a deregistration is tried.
+    const WITHDRAWAL_TRIES: u32 = 2;
+    /// The least time that a request is given.
+    const SHORTEST_ATTEMPT: Duration = Duration::from_millis(50);
+
+    /// A lease that waits for [`Event::Enlist`]. `rng` is where its jitter comes from.
+    #[must_use]
+    pub fn new(policy: Policy, rng: Rng) -> Self {
+        Self { policy, state: State::Idle, under_way: None, deadline: None, has_been_registered: false, rng }
+    }
+
+    /// When to come back with [`Event::DeadlineReached`], if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Where the lease stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match &self.state {
+            State::Idle => Standing::Idle,
+            State::Registering(state) if state.taken_since.is_some() => Standing::Waiting,
+            State::Registering(state) if state.failures > 0 => Standing::Failing,
+            State::Registering(_) => Standing::Registering,
+            // The first failure is sent again at once: only the second says that something is wrong.
+            State::Held(state) if state.failures > 1 => Standing::Failing,
+            State::Held(_) => Standing::Held,
+            State::Refused => Standing::Refused,
+            State::Withdrawing { .. } => Standing::Withdrawing,
+            State::Withdrawn => Standing::Withdrawn,
+        }
+    }
+
+    /// Takes note of what happened at `now`, and says what to do.
+    pub fn on(&mut self, event: Event, now: Instant) -> Action {
+        let sent_at = match event {
+            Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered | Event::Failed(_) => {
+                self.under_way.take().unwrap_or(now)
+            }
+            Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
+        };
+        match event {
+            Event::Enlist if !self.is_enlisted() => self.start_registering(now),
+            Event::Withdraw => self.withdraw(now),
+            Event::Registered(token) => self.registered(token, sent_at, now),
+            Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
+            Event::Deregistered => self.end_withdrawal(),
+            Event::Failed(recourse) => self.failed(recourse, now),
+            Event::DeadlineReached if self.deadline.is_some_and(|deadline| deadline <= now) => self.due(now),
+            Event::Enlist | Event::DeadlineReached => Action::Wait,
+        }
+    }
+
+    fn is_enlisted(&self) -> bool {
+        matches!(self.state, State::Registering(_) | State::Held(_) | State::Refused)
+    }
+
+    fn start_registering(&mut self, now: Instant) -> Action {
+        self.state = State::Registering(Registering {
+            backoff: Backoff::capped_at(2 * self.period()),
+            failures: 0,
+            credentials_renewed: false,
+            taken_since: None,
+            may_be_listed: false,
+        });
+        self.register(Credentials::Current, now)
+    }
+
+    fn register(&mut self, credentials: Credentials, now: Instant) -> Action {
+        let takes_over = self.policy.on_conflict == OnConflict::Replace && !self.has_been_registered;
+        let if_taken = if takes_over { IfTaken::TakeOver } else { IfTaken::Refuse };
+        let timeout = self.period().min(Duration::from_secs(5));
+        self.send(Call::Register(if_taken), timeout, credentials, now)
+    }
+
+    fn registered(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
+        self.has_been_registered = true;
+        if let State::Withdrawing { .. } = self.state {
+            return self.deregister(Credentials::Current, now);
+        }
+        if !matches!(self.state, State::Registering(_)) {
+            return Action::Wait;
+        }
+        // Spread over the whole period, once: a fleet that started together does not beat together.
+        let first = self.period().mul_f64(self.rng.f64());
+        self.hold(token, sent_at, now + first)
+    }
+
+    fn renewed(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
+        if !matches!(self.state, State::Held(_)) {
+            return Action::Wait;
+        }
+        let next = self.period().mul_f64(0.8 + 0.1 * self.rng.f64());
+        self.hold(token, sent_at, now + next)
+    }
+
+    fn hold(&mut self, token: Token, sent_at: Instant, next_heartbeat: Instant) -> Action {
+        self.state = State::Held(Held {
+            token,
+            // From when it was sent: the registry cannot have counted from any earlier.
+            expires_at: sent_at + self.timeout(),
+            backoff: Backoff::capped_at(self.period()),
+            failures: 0,
+            credentials_renewed: false,
+        });
+        self.deadline = Some(next_heartbeat);
+        Action::Wait
+    }
+
+    fn failed(&mut self, recourse: Recourse, now: Instant) -> Action {
+        match &mut self.state {
+            State::Registering(_) => self.registration_failed(recourse, now),
+            State::Held(_) => self.heartbeat_failed(recourse, now),
+            State::Withdrawing { .. } => self.withdrawal_failed(recourse, now),
+            State::Idle | State::Refused | State::Withdrawn => Action::Wait,
+        }
+    }
+
+    fn registration_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
+        let must_succeed = !self.has_been_registered && self.policy.give_up_after.is_some();
+        let (timeout, period) = (self.timeout(), self.period());
+        let State::Registering(state) = &mut self.state else { return Action::Wait };
+        let wait = match recourse {
+            Recourse::Authenticate if !state.credentials_renewed => {
+                state.credentials_renewed = true;
+                return self.register(Credentials::Renewed, now);
+            }
+            Recourse::AwaitRelease { frees_in } if self.policy.on_conflict != OnConflict::Fail => {
+                state.may_be_listed = false;
+                let taken_since = *state.taken_since.get_or_insert(now);
+                // Whoever lives longer than the longest timeout is no previous life of ours.
+                if now - taken_since > HeartbeatTimeout::MAX.as_duration() {
+                    state.failures += 1;
+                }
+                let poll = period.mul_f64(0.5 + 0.5 * self.rng.f64());
+                frees_in.map_or(poll, |span| span.min(poll)).max(Self::SHORTEST_ATTEMPT)
+            }
+            Recourse::AwaitRelease { .. } | Recourse::None | Recourse::Authenticate if must_succeed => {
+                return self.refuse();
+            }
+            Recourse::AwaitRelease { .. } | Recourse::None => {
+                state.failures += 1;
+                // Sent unchanged it will fail again, until somebody has changed something over there.
+                timeout.mul_f64(0.5 + 0.5 * self.rng.f64())
+            }
+            Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
+                state.taken_since = None;
+                state.failures += 1;
+                state.may_be_listed = true;
+                state.credentials_renewed = false;
+                state.backoff.next(&mut self.rng)
+            }
+        };
+        let failures = state.failures;
+        if must_succeed && self.policy.give_up_after.is_some_and(|limit| failures >= limit.get()) {
+            return self.refuse();
+        }
+        self.deadline = Some(now + wait);
+        Action::Wait
+    }
+
+    fn refuse(&mut self) -> Action {
+        self.state = State::Refused;
+        self.deadline = None;
+        Action::Wait
+    }
+
+    fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
+        let State::Held(state) = &mut self.state else { return Action::Wait };
+        match recourse {
+            Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => self.start_registering(now),
+            Recourse::Authenticate if !state.credentials_renewed => {
+                state.credentials_renewed = true;
+                self.heartbeat(Credentials::Renewed, now)
+            }
+            Recourse::Retry | Recourse::Authenticate => {
+                state.failures += 1;
+                state.credentials_renewed = false;
+                if state.failures == 1 {
+                    return self.heartbeat(Credentials::Current, now);
+                }
+                let wait = state.backoff.next(&mut self.rng);
+                self.deadline = Some(now + before_it_runs_out(wait, state.expires_at, now));
+                Action::Wait
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, credentials: Credentials, now: Instant) -> Action {
+        let State::Held(state) = &self.state else { return Action::Wait };
+        let token = state.token.clone();
+        let longest = (self.period() / 2).min(Duration::from_secs(2));
+        let left = state.expires_at.saturating_duration_since(now);
+        let timeout = if left.is_zero() { longest } else { longest.min(left / 2).max(Self::SHORTEST_ATTEMPT) };
+        self.send(Call::Heartbeat(token), timeout, credentials, now)
+    }
+
+    fn withdraw(&mut self, now: Instant) -> Action {
+        match &self.state {
+            State::Idle => self.end_withdrawal(),
+            // Dropped, it could still arrive, after the deregistration: its answer has to be waited for.
+            State::Registering(_) if self.under_way.is_some() => {
+                self.state = State::Withdrawing { tries: 0 };
+                self.deadline = None;
+                Action::Wait
+            }
+            State::Registering(state) if !state.may_be_listed => self.end_withdrawal(),
+            State::Registering(_) | State::Held(_) => {
+                self.state = State::Withdrawing { tries: 0 };
+                self.deregister(Credentials::Current, now)
+            }
+            State::Refused | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+        }
+    }
+
+    fn deregister(&mut self, credentials: Credentials, now: Instant) -> Action {
+        let State::Withdrawing { tries } = &mut self.state else { return Action::Wait };
+        *tries += 1;
+        let timeout = (self.period() / 2).min(Duration::from_secs(1));
+        self.send(Call::Deregister, timeout, credentials, now)
+    }
+
+    fn withdrawal_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
+        let State::Withdrawing { tries } = self.state else { return Action::Wait };
+        match recourse {
+            // What failed may have been a registration that took effect all the same.
+            Recourse::Retry if tries < Self::WITHDRAWAL_TRIES => self.deregister(Credentials::Current, now),
+            Recourse::Authenticate if tries < Self::WITHDRAWAL_TRIES => {
+                self.deregister(Credentials::Renewed, now)
+            }
+            _ => self.end_withdrawal(),
+        }
+    }
+
+    fn end_withdrawal(&mut self) -> Action {
+        self.state = State::Withdrawn;
+        self.deadline = None;
+        Action::Wait
+    }
+
+    fn due(&mut self, now: Instant) -> Action {
+        self.deadline = None;
+        match self.state {
+            State::Registering(_) => self.register(Credentials::Current, now),
+            State::Held(_) => self.heartbeat(Credentials::Current, now),
+            State::Idle | State::Refused | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+        }
+    }
+
+    fn send(&mut self, call: Call, timeout: Duration, credentials: Credentials, now: Instant) -> Action {
+        self.under_way = Some(now);
+        self.deadline = None;
+        Action::Send(Request { call, timeout, credentials })
+    }
+
+    fn timeout(&self) -> Duration {
+        self.policy.timeout.as_duration()
+    }
+
+    /// A third of the timeout.
+    fn period(&self) -> Duration {
+        self.timeout() / 3
+    }
+}
+
+/// `wait`, cut short so that a try is still made when most of what is left has passed.
+fn before_it_runs_out(wait: Duration, expires_at: Instant, now: Instant) -> Duration {
+    let left = expires_at.saturating_duration_since(now);
+    let last_chance = left.mul_f64(0.75);
+    if last_chance < Lease::SHORTEST_ATTEMPT { wait.max(Lease::SHORTEST_ATTEMPT) } else { wait.min(last_chance) }
+}

@@ -1,0 +1,120 @@
+//! What a registry holds, as validated values.
+//!
+//! Nothing here does I/O or knows a backend. A value that exists is a legal one: each type is made by a
+//! constructor that checks the limits of the Service Registry API, and the limits stand next to the type they
+//! bound. Serialised, every type has the shape it has on the wire of that API.
+
+mod configuration;
+mod event;
+mod id;
+mod metadata;
+mod page;
+mod service;
+mod tags;
+mod time;
+
+pub use configuration::{ConfigurationId, ConfigurationValue, Namespace};
+pub use event::{Event, EventBody, EventKind};
+pub use id::{InstanceId, ServiceId, Token};
+pub use metadata::Metadata;
+pub use page::{Limit, Page, PageRequest};
+pub use service::{Registration, Service, ServiceUpdate};
+pub use tags::{Tag, Tags};
+pub use time::{HeartbeatTimeout, Timestamp};
+
+/// Why a value is not legal. Each says what was wrong, the value, and the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A text is too short or too long, in characters.
+    #[error("{what} `{}` is {length} characters long, it needs {min} to {max}", printable(.value))]
+    Length {
+        /// What the text is, as a noun with its article's place left empty: `service id`.
+        what: &'static str,
+        /// The text itself.
+        value: String,
+        /// Its length in characters.
+        length: usize,
+        /// The fewest characters allowed.
+        min: usize,
+        /// The most characters allowed.
+        max: usize,
+    },
+    /// A text has a character that is not allowed there.
+    #[error("{what} `{}` may only have {allowed}", printable(.value))]
+    Characters {
+        /// What the text is.
+        what: &'static str,
+        /// The text itself.
+        value: String,
+        /// The characters it may have, in words.
+        allowed: &'static str,
+    },
+    /// There are too many of something.
+    #[error("{count} {what}, at most {max} are allowed")]
+    Count {
+        /// What there is too much of, in the plural.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A number is outside its range.
+    #[error("{what} `{}` is not a whole number from {min} to {max}", printable(.value))]
+    Range {
+        /// What the number is.
+        what: &'static str,
+        /// As it was given.
+        value: String,
+        /// The smallest allowed.
+        min: u64,
+        /// The largest allowed.
+        max: u64,
+    },
+    /// A text is not of the form it must have.
+    #[error("{what} `{}` is not {expected}", printable(.value))]
+    Form {
+        /// What the text is.
+        what: &'static str,
+        /// The text itself.
+        value: String,
+        /// The form it must have, with its article: `a version 1 UUID`.
+        expected: &'static str,
+    },
+}
+
+/// User data for a message: control characters escaped, so that a message stays one line and cannot drive a
+/// terminal; long values cut, so that it stays readable.
+#[must_use]
+pub fn printable(value: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut text = String::new();
+    for character in value.chars().take(LONGEST) {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    if value.chars().nth(LONGEST).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// `value` as it is, if it has `min` to `max` characters.
+fn of_length(what: &'static str, value: String, min: usize, max: usize) -> Result<String, Error> {
+    let length = value.chars().count();
+    if (min..=max).contains(&length) { Ok(value) } else { Err(Error::Length { what, value, length, min, max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_the_value() {
+        assert_eq!(printable("a\nb\u{1b}[2J"), "a\\nb\\u{1b}[2J");
+        assert_eq!(printable(&"x".repeat(100)).chars().count(), 81);
+    }
+}

@@ -1,0 +1,190 @@
+//! Registries: what every one of them can do, and one file for each that we speak to.
+//!
+//! [`Registry`] is the only seam between the front ends (wrapper, command line, server) and the backends. A
+//! front end never names a backend; a backend never knows who calls. To add one: a file here, an arm in
+//! [`RegistryUrl`] and one in [`connect`].
+
+mod error;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod url;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+pub use self::error::{Cause, Error, Object, Recourse};
+pub use self::url::{RegistryUrl, UrlError};
+use crate::model::{
+    ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Namespace, Page, PageRequest,
+    Registration, Service, ServiceId, ServiceUpdate, Tag, Token,
+};
+
+/// What a call to a registry comes to.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A service registry.
+///
+/// Making one is free of I/O: it connects at the first call, so that nothing slow stands before the child's
+/// start. Every call can be dropped at any await without harm to the next, and may then have taken effect or
+/// not; [`Claim`] and the rule for repeated heartbeats make it safe to send it again.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// Its URL, without credentials.
+    fn url(&self) -> &str;
+
+    /// Enters a service, and returns the token of its first heartbeat.
+    ///
+    /// The service is listed until its heartbeat timeout has passed without a heartbeat. Registering again with
+    /// the same claim succeeds and records no second `service.join`: an earlier answer was lost.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another instance holds the id and is alive, unless the claim takes it over.
+    async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token>;
+
+    /// Renews the registration for another timeout, and returns the token of the next heartbeat.
+    ///
+    /// A heartbeat may be sent again when its answer was lost: the token before the current one is accepted too.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the registry does not know the service or the token: it has to register again.
+    async fn heartbeat(&self, id: &ServiceId, token: &Token) -> Result<Token>;
+
+    /// Takes a service out on purpose.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such service, or the one there belongs to another instance.
+    async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()>;
+
+    /// Changes a listed service.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such service.
+    async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()>;
+
+    /// One service.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such service.
+    async fn service(&self, id: &ServiceId) -> Result<Service>;
+
+    /// The services alive, by id.
+    async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>>;
+
+    /// The log of what happened.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when this kind of registry keeps none.
+    fn events(&self) -> Result<&dyn EventLog>;
+
+    /// The configuration values.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when this kind of registry keeps none.
+    fn configuration(&self) -> Result<&dyn ConfigurationStore>;
+
+    /// Forgets what was learnt by the last login and reads credential files again, so that the next call logs in
+    /// anew. Nothing to do where there is no login.
+    async fn renew_credentials(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A registry's log of events, oldest first.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// A page of events. Without a marker it begins an hour ago; a marker is any version 1 UUID, and the page
+    /// begins at its time, inclusive.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the marker is no version 1 UUID or lies outside the log.
+    async fn events(&self, query: &EventQuery) -> Result<Page<Event, Uuid>>;
+}
+
+/// A registry's configuration values.
+#[async_trait]
+pub trait ConfigurationStore: Send + Sync {
+    /// One value.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none under this id.
+    async fn value(&self, id: &ConfigurationId) -> Result<ConfigurationValue>;
+
+    /// The values by id: all of them, or those in one namespace and below, and the value of the same name.
+    async fn values(&self, query: &ConfigurationQuery) -> Result<Page<ConfigurationValue, ConfigurationId>>;
+
+    /// Creates or replaces a value. One that is there already, unchanged, is no event.
+    async fn set(&self, value: &ConfigurationValue) -> Result<()>;
+
+    /// Removes a value.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none under this id.
+    async fn remove(&self, id: &ConfigurationId) -> Result<()>;
+}
+
+/// Who registers, and by what right.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Which life of which wrapper this is.
+    pub instance: InstanceId,
+    /// The same in words, for whoever meets it as a conflict: `pid 4711 on web1`.
+    pub holder: String,
+    /// What to do when the id is taken.
+    pub if_taken: IfTaken,
+}
+
+/// What a registration does about another live instance under its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfTaken {
+    /// Leaves it alone: the registration is a conflict.
+    Refuse,
+    /// Takes it out and takes its place.
+    TakeOver,
+}
+
+/// Whose registration is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Whoever holds the id.
+    Anyone,
+    /// This instance's, and nobody else's.
+    Instance(InstanceId),
+}
+
+/// Which services are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceQuery {
+    /// Only those with exactly this tag.
+    pub tag: Option<Tag>,
+    /// Which part of the list.
+    pub page: PageRequest<ServiceId>,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Only those of this kind.
+    pub kind: Option<EventKind>,
+    /// Which part of the log.
+    pub page: PageRequest<Uuid>,
+}
+
+/// Which configuration values are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigurationQuery {
+    /// Only those in this namespace and below.
+    pub namespace: Option<Namespace>,
+    /// Which part of the list.
+    pub page: PageRequest<ConfigurationId>,
+}
+
+/// The registry at `url`. No I/O happens before its first call.
+#[must_use]
+pub fn connect(url: &RegistryUrl) -> Arc<dyn Registry> {
+    match url {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(path) => Arc::new(sqlite::Sqlite::new(path.clone())),
+    }
+}

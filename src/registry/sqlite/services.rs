@@ -1,0 +1,211 @@
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use super::clock::{self, Ticks, living, uptime_millis};
+use super::events;
+use super::fault::Fault;
+use crate::model::{
+    EventKind, HeartbeatTimeout, Page, Registration, Service, ServiceId, ServiceUpdate, Tags,
+    Timestamp, Token,
+};
+use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
+
+/// Whether a service's deadline has passed.
+pub(super) fn anyone_died(file: &Connection) -> Result<bool, Fault> {
+    let living = living(uptime_millis()?);
+    let sql = "SELECT EXISTS (SELECT 1 FROM service WHERE deadline < ?1)
+                   OR EXISTS (SELECT 1 FROM service WHERE deadline > ?2)";
+    Ok(file.query_row(sql, [living.start(), living.end()], |row| row.get(0))?)
+}
+
+/// Removes each service whose deadline has passed, with one `service.timeout` for each. Says whether there
+/// were any.
+pub(super) fn settle_the_dead(file: &Connection) -> Result<bool, Fault> {
+    if !anyone_died(file)? {
+        return Ok(false);
+    }
+    let living = living(uptime_millis()?);
+    let sql = "DELETE FROM service WHERE deadline < ?1 OR deadline > ?2 RETURNING registration";
+    let mut statement = file.prepare(sql)?;
+    let dead = statement.query_map([living.start(), living.end()], |row| row.get::<_, String>(0))?;
+    for registration in dead.collect::<Result<Vec<_>, _>>()? {
+        events::append_raw(file, EventKind::ServiceTimeout, &registration)?;
+    }
+    Ok(true)
+}
+
+/// Who has an id.
+struct Holding {
+    registration: String,
+    instance: String,
+    holder: String,
+    deadline: i64,
+}
+
+fn holding(file: &Connection, id: &ServiceId) -> Result<Option<Holding>, Fault> {
+    let sql = "SELECT registration, instance, holder, deadline FROM service WHERE id = ?1";
+    let found = file.query_row(sql, [id.as_str()], |row| {
+        Ok(Holding { registration: row.get(0)?, instance: row.get(1)?, holder: row.get(2)?, deadline: row.get(3)? })
+    });
+    Ok(found.optional()?)
+}
+
+pub(super) fn register(
+    file: &Connection,
+    registration: &Registration,
+    claim: &Claim,
+) -> Result<Token, Fault> {
+    let id = &registration.id;
+    let mut is_new = true;
+    if let Some(held) = holding(file, id)? {
+        if held.instance == claim.instance.to_string() {
+            is_new = false;
+        } else if claim.if_taken == IfTaken::TakeOver {
+            remove(file, id, &held.registration)?;
+        } else {
+            let left = u64::try_from(held.deadline - uptime_millis()?).unwrap_or_default();
+            let frees_in = Duration::from_millis(left);
+            return Err(Fault::Conflict { id: id.clone(), holder: held.holder, frees_in });
+        }
+    }
+    let token = issue_token(registration.heartbeat_timeout);
+    let json = serde_json::to_string(registration)?;
+    file.execute(
+        "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
+         VALUES (:id, :registration, :heartbeat_timeout, :deadline, :token, :instance, :holder)
+         ON CONFLICT (id) DO UPDATE SET
+             registration = excluded.registration, heartbeat_timeout = excluded.heartbeat_timeout,
+             deadline = excluded.deadline, token = excluded.token, previous_token = NULL",
+        named_params! {
+            ":id": id.as_str(),
+            ":registration": json,
+            ":heartbeat_timeout": registration.heartbeat_timeout.as_secs(),
+            ":deadline": deadline(registration.heartbeat_timeout)?,
+            ":token": token.as_str(),
+            ":instance": claim.instance.to_string(),
+            ":holder": claim.holder,
+        },
+    )?;
+    set_tags(file, id, &registration.tags)?;
+    if is_new {
+        events::append_raw(file, EventKind::ServiceJoin, &json)?;
+    }
+    Ok(token)
+}
+
+pub(super) fn heartbeat(file: &Connection, id: &ServiceId, token: &Token) -> Result<Token, Fault> {
+    let sql = "SELECT heartbeat_timeout, token, token = ?2 FROM service
+               WHERE id = ?1 AND (token = ?2 OR previous_token = ?2)";
+    let known = file.query_row(sql, [id.as_str(), token.as_str()], |row| {
+        Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
+    });
+    let Some((seconds, current, is_current)) = known.optional()? else {
+        return Err(not_found(file, id)?);
+    };
+    let timeout = HeartbeatTimeout::from_secs(seconds)?;
+    // The answer to the last heartbeat was lost, so that its token was sent again: the answer is the same.
+    let next = if is_current { issue_token(timeout) } else { Token::new(current) };
+    file.execute(
+        "UPDATE service SET deadline = :deadline, last_seen = :now, token = :next, previous_token = :token
+         WHERE id = :id",
+        named_params! {
+            ":deadline": deadline(timeout)?,
+            ":now": Timestamp::now().as_millis(),
+            ":next": next.as_str(),
+            ":token": token.as_str(),
+            ":id": id.as_str(),
+        },
+    )?;
+    Ok(next)
+}
+
+pub(super) fn deregister(file: &Connection, id: &ServiceId, whose: Owner) -> Result<(), Fault> {
+    let held = holding(file, id)?.filter(|held| match whose {
+        Owner::Anyone => true,
+        Owner::Instance(instance) => held.instance == instance.to_string(),
+    });
+    match held {
+        Some(held) => remove(file, id, &held.registration),
+        None => Err(no_service(id)),
+    }
+}
+
+pub(super) fn update(file: &Connection, id: &ServiceId, update: ServiceUpdate) -> Result<(), Fault> {
+    let held = holding(file, id)?.ok_or_else(|| no_service(id))?;
+    let mut registration: Registration = serde_json::from_str(&held.registration)?;
+    registration.heartbeat_timeout = update.heartbeat_timeout.unwrap_or(registration.heartbeat_timeout);
+    registration.metadata = update.metadata.unwrap_or(registration.metadata);
+    registration.tags = update.tags.unwrap_or(registration.tags);
+    file.execute(
+        "UPDATE service SET registration = ?2, heartbeat_timeout = ?3 WHERE id = ?1",
+        (id.as_str(), serde_json::to_string(&registration)?, registration.heartbeat_timeout.as_secs()),
+    )?;
+    set_tags(file, id, &registration.tags)
+}
+
+pub(super) fn get(file: &Connection, id: &ServiceId) -> Result<Service, Fault> {
+    let sql = "SELECT registration, last_seen FROM service WHERE id = ?1";
+    let found = file.query_row(sql, [id.as_str()], columns).optional()?;
+    service(found.ok_or_else(|| no_service(id))?)
+}
+
+pub(super) fn list(file: &Connection, query: &ServiceQuery) -> Result<Page<Service, ServiceId>, Fault> {
+    let sql = "SELECT registration, last_seen FROM service
+               WHERE id >= :marker
+                 AND (:tag IS NULL OR id IN (SELECT service_id FROM service_tag WHERE tag = :tag))
+               ORDER BY id LIMIT :limit";
+    let mut statement = file.prepare(sql)?;
+    let rows = statement.query_map(
+        named_params! {
+            ":marker": query.page.marker.as_ref().map_or("", ServiceId::as_str),
+            ":tag": query.tag.as_ref().map(crate::model::Tag::as_str),
+            ":limit": query.page.limit.get() + 1,
+        },
+        columns,
+    )?;
+    let services = rows.map(|row| service(row?)).collect::<Result<_, Fault>>()?;
+    Ok(Page::from_lookahead(services, query.page.limit, |service: &Service| service.registration.id.clone()))
+}
+
+fn columns(row: &Row<'_>) -> rusqlite::Result<(String, Option<u64>)> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+fn service((registration, last_seen): (String, Option<u64>)) -> Result<Service, Fault> {
+    let last_seen = last_seen.map(Timestamp::from_millis);
+    Ok(Service { registration: serde_json::from_str(&registration)?, last_seen })
+}
+
+fn remove(file: &Connection, id: &ServiceId, registration: &str) -> Result<(), Fault> {
+    file.execute("DELETE FROM service WHERE id = ?1", [id.as_str()])?;
+    events::append_raw(file, EventKind::ServiceRemove, registration)
+}
+
+fn set_tags(file: &Connection, id: &ServiceId, tags: &Tags) -> Result<(), Fault> {
+    file.execute("DELETE FROM service_tag WHERE service_id = ?1", [id.as_str()])?;
+    let mut statement = file.prepare("INSERT OR IGNORE INTO service_tag (tag, service_id) VALUES (?1, ?2)")?;
+    for tag in tags.iter() {
+        statement.execute([tag.as_str(), id.as_str()])?;
+    }
+    Ok(())
+}
+
+fn deadline(timeout: HeartbeatTimeout) -> Result<i64, Fault> {
+    Ok(uptime_millis()? + clock::millis(timeout.as_duration()))
+}
+
+/// Tokens are version 1 UUIDs whose time is the deadline, as the API has them.
+fn issue_token(timeout: HeartbeatTimeout) -> Token {
+    Token::new(Ticks::now().after(timeout.as_duration()).uuid().to_string())
+}
+
+fn no_service(id: &ServiceId) -> Fault {
+    Fault::NotFound { object: Object::Service, id: id.to_string() }
+}
+
+fn not_found(file: &Connection, id: &ServiceId) -> Result<Fault, Fault> {
+    let is_listed = holding(file, id)?.is_some();
+    let object = if is_listed { Object::HeartbeatToken } else { Object::Service };
+    Ok(Fault::NotFound { object, id: id.to_string() })
+}

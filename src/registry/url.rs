@@ -1,0 +1,197 @@
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use url::Url;
+
+use crate::message::Hint;
+use crate::model::printable;
+
+/// Which registry is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryUrl {
+    /// `sqlite:///path`: the embedded registry, one SQLite file.
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
+}
+
+/// Why a text names no registry.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// It is no URL.
+    #[error("`{shown}` is not a URL")]
+    Malformed {
+        /// The text, without what may be a secret.
+        shown: String,
+        /// What is wrong with it.
+        #[source]
+        source: url::ParseError,
+    },
+    /// We have no backend of that name.
+    #[error("`{shown}`: this build does not support {scheme} registries")]
+    Scheme {
+        /// The URL, without credentials.
+        shown: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// `sqlite:` takes an absolute path and nothing else.
+    #[error("`{shown}` is not of the form sqlite:///absolute/path")]
+    Path {
+        /// The URL, without credentials.
+        shown: String,
+    },
+    /// No registry was given, and there is no place for the embedded one.
+    #[error("no place for the embedded registry: none of XDG_STATE_HOME and HOME names a directory")]
+    NoDefault,
+    /// No registry was given, and this build has no embedded one.
+    #[error("no registry given, and this build has no embedded one")]
+    NotEmbedded,
+}
+
+impl Hint for UrlError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoDefault => "name its file with --registry sqlite:///path".to_owned(),
+            _ => format!("this build supports {}, which is also the default", RegistryUrl::FORMS.join(", ")),
+        })
+    }
+}
+
+impl RegistryUrl {
+    /// The URLs that this build understands, as examples.
+    pub const FORMS: &[&str] = &[
+        #[cfg(feature = "sqlite")]
+        "sqlite:///path",
+    ];
+
+    /// The registry that was asked for, or else the embedded one.
+    ///
+    /// # Errors
+    /// When the text names no registry, or there is no text and no place for the embedded one.
+    pub fn given(text: Option<&str>) -> Result<Self, UrlError> {
+        text.map_or_else(Self::embedded, str::parse)
+    }
+
+    /// Where the embedded registry is unless told: `/var/lib/service-registry/registry.db` for root, otherwise
+    /// `$XDG_STATE_HOME/service-registry/registry.db`, where `XDG_STATE_HOME` is `$HOME/.local/state` unless set
+    /// to an absolute path (XDG Base Directory Specification 0.8).
+    ///
+    /// # Errors
+    /// When neither variable names a directory.
+    #[cfg(feature = "sqlite")]
+    pub fn embedded() -> Result<Self, UrlError> {
+        let directory = if nix::unistd::geteuid().is_root() {
+            PathBuf::from("/var/lib")
+        } else {
+            let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            absolute("XDG_STATE_HOME")
+                .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+                .ok_or(UrlError::NoDefault)?
+        };
+        Ok(Self::Sqlite(directory.join("service-registry/registry.db")))
+    }
+
+    /// # Errors
+    /// Always: this build has no embedded registry.
+    #[cfg(not(feature = "sqlite"))]
+    pub fn embedded() -> Result<Self, UrlError> {
+        Err(UrlError::NotEmbedded)
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn sqlite(url: &Url, shown: String) -> Result<Self, UrlError> {
+        let path = PathBuf::from(OsString::from_vec(percent_encoding::percent_decode_str(url.path()).collect()));
+        let is_file = path.is_absolute() && path.file_name().is_some() && !url.path().ends_with('/');
+        if url.has_host() && url.host_str() != Some("") || url.query().is_some() || url.fragment().is_some() || !is_file {
+            return Err(UrlError::Path { shown });
+        }
+        Ok(Self::Sqlite(path))
+    }
+}
+
+impl FromStr for RegistryUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let url = Url::parse(text)
+            .map_err(|source| UrlError::Malformed { shown: without_credentials(text), source })?;
+        let shown = without_credentials(text);
+        match url.scheme() {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => Self::sqlite(&url, shown),
+            scheme => Err(UrlError::Scheme { shown, scheme: scheme.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(path) => f.write_str(&sqlite_shown(path)),
+            #[cfg(not(feature = "sqlite"))]
+            _ => f.write_str("none"),
+        }
+    }
+}
+
+/// The URL of an embedded registry, for messages.
+pub(super) fn sqlite_shown(path: &Path) -> String {
+    format!("sqlite://{}", printable(&path.to_string_lossy()))
+}
+
+/// Whatever stands between `//` and `@` is somebody's name and password, in a broken URL too.
+fn without_credentials(text: &str) -> String {
+    let start = text.find("//").map_or(0, |slashes| slashes + 2);
+    let end = text[start..].find('/').map_or(text.len(), |slash| start + slash);
+    match text[start..end].rfind('@') {
+        Some(at) => printable(&format!("{}***{}", &text[..start], &text[start + at..])),
+        None => printable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path_of(text: &str) -> PathBuf {
+        match text.parse() {
+            Ok(RegistryUrl::Sqlite(path)) => path,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn sqlite_takes_an_absolute_path() {
+        assert_eq!(path_of("sqlite:///tmp/a%20b.db"), Path::new("/tmp/a b.db"));
+        assert_eq!(path_of("sqlite:/tmp/a.db"), Path::new("/tmp/a.db"));
+        for bad in ["sqlite://", "sqlite:///", "sqlite://host/a.db", "sqlite:a.db", "sqlite:///a/?x=1", "sqlite:///a/"] {
+            assert!(bad.parse::<RegistryUrl>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_named_and_its_password_is_not() {
+        let error = "consul://user:sesame@host:8500".parse::<RegistryUrl>().unwrap_err();
+        let text = format!("{error} {}", error.hint().unwrap());
+        assert!(text.contains("consul registries") && text.contains("sqlite:///path"), "{text}");
+        assert!(!text.contains("sesame") && !text.contains("user"), "{text}");
+    }
+
+    #[test]
+    fn a_broken_url_shows_no_password() {
+        let error = "http://user:ses@me@[::/x".parse::<RegistryUrl>().unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("ses"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_registry_or_an_error(text in ".*") {
+            let _ = text.parse::<RegistryUrl>();
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The wrapper's command line: what may be typed, and what it means.
+
+mod list;
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Parser, ValueEnum};
+use tracing::warn;
+
+use super::ending::{Ending, OWN_FAILURE};
+use super::supervision::{self, Deregister};
+use super::{PROGRAM, complain};
+use crate::command_line::{self, Stop};
+use crate::lease::{self, OnConflict};
+use crate::logging::{self, Format, Level};
+use crate::message::{Hint, report};
+use crate::model::{self, HeartbeatTimeout, Metadata, Registration, ServiceId, Tag, Tags};
+use crate::registry::{RegistryUrl, UrlError};
+
+const API_KEY: &str = "SERVICE_REGISTRY_API_KEY";
+const API_KEY_FILE: &str = "SERVICE_REGISTRY_API_KEY_FILE";
+const URL: &str = "SERVICE_REGISTRY_URL";
+
+/// Run COMMAND, and keep it in the service registry for exactly as long as it lives
+///
+/// Runs COMMAND with everything it would have had without the wrapper: standard streams, arguments,
+/// environment, signals. While it lives, it is listed in the service registry; when it has ended, the wrapper
+/// ends the same way and the entry expires. Trouble with the registry never touches the command, unless
+/// --abort-on-failure is given.
+#[derive(Debug, Parser)]
+#[command(
+    name = PROGRAM,
+    version,
+    about,
+    override_usage = "service-registry-wrapper [OPTIONS] COMMAND [ARGS]...",
+    after_help = "--help tells more: examples, exit statuses, environment.",
+    after_long_help = AFTER_HELP
+)]
+struct Arguments {
+    /// The service's name in the registry [default: <hostname>-<command>]
+    ///
+    /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same.
+    #[arg(long, env = "SERVICE_REGISTRY_ID", value_name = "ID")]
+    id: Option<ServiceId>,
+
+    /// What the service can be found by: TAG,TAG,...
+    ///
+    /// At most 10 tags of at most 55 characters. A comma in a tag is written `\,`. Can be given several times.
+    #[arg(long, short, env = "SERVICE_REGISTRY_TAGS", value_name = "TAGS")]
+    tags: Vec<String>,
+
+    /// What else is to be known of it: KEY=VALUE,KEY=VALUE,...
+    ///
+    /// At most 20 pairs; keys and values of at most 255 characters. The first `=` ends the key, a comma in a
+    /// value is written `\,`. Can be given several times; the last value of a key counts.
+    #[arg(long, short, env = "SERVICE_REGISTRY_METADATA", value_name = "PAIRS")]
+    metadata: Vec<String>,
+
+    /// As --metadata, for command lines of the Node.js tool
+    #[arg(long, env = "SERVICE_REGISTRY_SESSION_METADATA", value_name = "PAIRS", hide = true)]
+    session_metadata: Vec<String>,
+
+    /// How long the registry waits for a heartbeat before the service counts as dead
+    ///
+    /// 3 to 120 seconds: `20`, `20s` or `1m 30s`. Heartbeats go out about three times as often.
+    #[arg(
+        long,
+        short,
+        env = "SERVICE_REGISTRY_INTERVAL",
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = HeartbeatTimeout::parse
+    )]
+    interval: HeartbeatTimeout,
+
+    /// The registry's URL [default: the embedded registry]
+    ///
+    /// `sqlite:///path` is an embedded registry: one file, shared by every wrapper and `raxsr` that names it.
+    /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
+    /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
+    #[arg(long, short, env = URL, value_name = "URL", hide_env_values = true)]
+    registry: Option<String>,
+
+    /// Who we are to the registry
+    ///
+    /// An embedded registry asks for no login.
+    #[arg(long, env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
+    username: Option<String>,
+
+    /// The key to log in with: every user of this machine can read it off the command line
+    ///
+    /// --api-key-file and the environment variable are safe: the command does not get to see either.
+    #[arg(long, env = API_KEY, value_name = "KEY", hide_env_values = true)]
+    api_key: Option<String>,
+
+    /// A file whose first line is the key to log in with
+    #[arg(long, env = API_KEY_FILE, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+
+    /// Stop the command and exit with 100 when it cannot be registered
+    ///
+    /// Without it, the wrapper keeps trying for as long as the command lives. Once the command has been
+    /// registered, no failure stops it either way.
+    #[arg(long, env = "SERVICE_REGISTRY_ABORT_ON_FAILURE", value_parser = clap::builder::BoolishValueParser::new())]
+    abort_on_failure: bool,
+
+    /// How many failed attempts to register are a failure for --abort-on-failure
+    ///
+    /// A failure that will not pass by itself (access denied, a broken file) counts at once.
+    #[arg(long, env = "SERVICE_REGISTRY_RETRIES", value_name = "COUNT", default_value = "3")]
+    retries: u32,
+
+    /// When to take the service out of the registry, rather than let it expire
+    #[arg(long, env = "SERVICE_REGISTRY_DEREGISTER", value_name = "WHEN", default_value = "on-stop")]
+    deregister: Deregister,
+
+    /// What to do when another live service has the id
+    #[arg(long, env = "SERVICE_REGISTRY_ON_CONFLICT", value_name = "WHAT", default_value = "wait")]
+    on_conflict: Conflict,
+
+    /// How much to tell on standard error
+    #[arg(long, env = "SERVICE_REGISTRY_LOG_LEVEL", value_name = "LEVEL", default_value = "warn")]
+    log_level: Level,
+
+    /// In which form to tell it
+    #[arg(long, env = "SERVICE_REGISTRY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+
+    /// The command to run, and its arguments
+    ///
+    /// Options end here: what follows is the command's, even if it looks like an option.
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Conflict {
+    /// Wait until it is gone: most often it is this service's previous life, about to expire.
+    Wait,
+    /// Take its place.
+    Replace,
+    /// Treat it as a failure.
+    Fail,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  service-registry-wrapper --id=web1-api --tags=api,www --metadata=port=8000 \\
+      python3 -m http.server 8000
+  service-registry-wrapper --interval=10s --abort-on-failure nginx -g 'daemon off;'
+  raxsr services list
+
+Stopping:
+  SIGTERM, SIGINT and SIGQUIT ask for the end: the service leaves the registry first, then the command gets the
+  signal (at most 1 s later, and at once when the registry is known to be failing). Every other signal is passed on
+  as it comes. A command that ends by itself is left to expire, so that whoever watches sees a timeout. A command
+  that is still alive one --interval after a SIGINT is registered again.
+
+Exit status:
+  the command's own; or the same signal, if one killed it (128+N as pid 1)
+  127, 126   the command does not exist, cannot be executed
+  125        the wrapper itself failed: bad usage, bad settings
+  100        registration failed under --abort-on-failure
+
+Environment:
+  Each option can be given as SERVICE_REGISTRY_<OPTION>, in capitals and with `_` for `-` (--registry as
+  SERVICE_REGISTRY_URL). The command line comes first; an empty variable counts as none. The command's environment
+  is the wrapper's, without SERVICE_REGISTRY_API_KEY and SERVICE_REGISTRY_API_KEY_FILE.";
+
+/// What the wrapper is to do: valid, and free of how it was said.
+#[derive(Debug)]
+pub struct Settings {
+    /// The command and its arguments: at least one word.
+    pub command: Vec<OsString>,
+    /// What to register.
+    pub registration: Registration,
+    /// Where.
+    pub registry: RegistryUrl,
+    /// Variables that the command must not see.
+    pub secret_variables: Vec<&'static str>,
+    on_conflict: OnConflict,
+    deregister: Deregister,
+    give_up_after: Option<NonZeroU32>,
+    warnings: Vec<&'static str>,
+}
+
+impl Settings {
+    pub(super) fn lease_policy(&self) -> lease::Policy {
+        lease::Policy {
+            timeout: self.registration.heartbeat_timeout,
+            on_conflict: self.on_conflict,
+            give_up_after: self.give_up_after,
+        }
+    }
+
+    pub(super) fn stop_policy(&self) -> supervision::Policy {
+        let reinstate_after = self.registration.heartbeat_timeout.as_duration();
+        supervision::Policy { deregister: self.deregister, reinstate_after }
+    }
+
+    /// Says what the command line has that is better not there.
+    pub(super) fn tell_warnings(&self) {
+        for warning in &self.warnings {
+            warn!("{warning}");
+        }
+    }
+}
+
+/// Why there is nothing to run.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("--{flag}")]
+    Value {
+        flag: &'static str,
+        #[source]
+        source: model::Error,
+    },
+    #[error("--metadata: `{}` is not of the form KEY=VALUE", model::printable(.0))]
+    Pair(String),
+    #[error("--registry")]
+    Registry(#[from] UrlError),
+    #[error("--api-key-file: cannot read `{}`", .path.display())]
+    KeyFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("--api-key-file: `{}` holds no key", .0.display())]
+    NoKey(PathBuf),
+}
+
+impl Hint for Refusal {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
+            Self::Registry(error) => error.hint(),
+            Self::Value { .. } | Self::KeyFile { .. } | Self::NoKey(_) => None,
+        }
+    }
+}
+
+/// Reads the command line and the environment, and starts logging as they ask for.
+///
+/// # Errors
+/// How to end instead of running anything: after `--help` and `--version`, and after a mistake, which has been
+/// told.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Settings, Ending> {
+    let (arguments, matches) = command_line::parse::<Arguments>(words).map_err(|stop| match stop {
+        Stop::Answered => Ending::Code(0),
+        Stop::Mistake(mistake) => refuse(&mistake),
+    })?;
+    logging::start(arguments.log_level, arguments.log_format);
+    settings(arguments, &matches).map_err(|refusal| refuse(&refusal))
+}
+
+fn refuse<E: std::error::Error + Hint + 'static>(error: &E) -> Ending {
+    complain(&report(PROGRAM, error));
+    Ending::Code(OWN_FAILURE)
+}
+
+fn settings(arguments: Arguments, matches: &ArgMatches) -> Result<Settings, Refusal> {
+    let mut warnings = Vec::new();
+    let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    if typed("api_key") {
+        warnings.push("every user of this machine can read the key that --api-key gives: use --api-key-file");
+    }
+    if !arguments.session_metadata.is_empty() {
+        warnings.push("--session-metadata is a thing of the past: its pairs are treated as --metadata");
+    }
+    if let Some(path) = &arguments.api_key_file {
+        check_key_file(path)?;
+    }
+    let registry = RegistryUrl::given(arguments.registry.as_deref())?;
+    let mut secret_variables = vec![API_KEY, API_KEY_FILE];
+    if std::env::var_os(URL).is_some_and(|url| url.to_string_lossy().contains('@')) {
+        secret_variables.push(URL);
+    }
+    let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
+    Ok(Settings {
+        registration: Registration {
+            id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
+            heartbeat_timeout: arguments.interval,
+            tags: tags(&arguments.tags)?,
+            metadata: metadata(arguments.session_metadata.iter().chain(&arguments.metadata))?,
+        },
+        command: arguments.command,
+        registry,
+        secret_variables,
+        on_conflict: match arguments.on_conflict {
+            Conflict::Wait => OnConflict::Wait,
+            Conflict::Replace => OnConflict::Replace,
+            Conflict::Fail => OnConflict::Fail,
+        },
+        deregister: arguments.deregister,
+        give_up_after: arguments.abort_on_failure.then_some(retries),
+        warnings,
+    })
+}
+
+fn default_id(command: &[OsString]) -> ServiceId {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let program = command.first().map(PathBuf::from).unwrap_or_default();
+    let program = program.file_name().unwrap_or_default();
+    ServiceId::for_command(&host.to_string_lossy(), &program.to_string_lossy())
+}
+
+fn tags(values: &[String]) -> Result<Tags, Refusal> {
+    let refuse = |source| Refusal::Value { flag: "tags", source };
+    let tags = values.iter().flat_map(|value| list::items(value)).map(Tag::new).collect::<Result<_, _>>();
+    tags.and_then(Tags::new).map_err(refuse)
+}
+
+fn metadata<'a>(values: impl Iterator<Item = &'a String>) -> Result<Metadata, Refusal> {
+    let pair = |item: String| match item.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Refusal::Pair(item)),
+    };
+    let pairs = values.flat_map(|value| list::items(value)).map(pair).collect::<Result<Vec<_>, _>>()?;
+    Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
+}
+
+fn check_key_file(path: &PathBuf) -> Result<(), Refusal> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Refusal::KeyFile { path: path.clone(), source })?;
+    if text.lines().next().is_none_or(|line| line.trim().is_empty()) {
+        return Err(Refusal::NoKey(path.clone()));
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! One child: started, registered, signalled, reaped, and its end made ours.
+//!
+//! The order of a life: [`args`] reads the command line and every mistake in it is told before anything is
+//! started; signals are blocked ([`signals`]); the child is started ([`child`]); only then come the runtime, the
+//! registry and everything else that takes time. From there on [`supervision`] decides, and the one loop in
+//! [`run`] does what it says, until the child has ended and [`ending`] makes us end the same way.
+
+pub mod args;
+mod child;
+mod ending;
+mod inherited;
+mod reaper;
+mod signals;
+mod supervision;
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use self::args::Settings;
+use self::child::Child;
+pub use self::ending::Ending;
+use self::reaper::Change;
+use self::signals::{Blocked, Notice, Signals};
+use self::supervision::{Effect, Event, Supervision};
+use crate::lease::driver::{Keeper, Task, keep};
+use crate::lease::{BootClock, Standing};
+use crate::message::{Hint, chain, report};
+use crate::model::InstanceId;
+use crate::registry;
+
+/// The name in our messages.
+pub const PROGRAM: &str = "service-registry-wrapper";
+
+/// Runs the command until it ends, and says how we are to end.
+#[must_use]
+pub fn run(settings: &Settings) -> Ending {
+    let blocked = Blocked::new();
+    let child = match Child::start(&settings.command, &settings.secret_variables, &blocked) {
+        Ok(child) => child,
+        Err(error) => {
+            complain(&report(PROGRAM, &error));
+            return Ending::Code(error.exit_status());
+        }
+    };
+    // One thread for everything; the file of an embedded registry gets another while it is being used.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_keep_alive(std::time::Duration::from_millis(100))
+        .build();
+    let ending = match runtime {
+        Ok(runtime) => {
+            let ending = runtime.block_on(supervise(settings, &child, &blocked));
+            // Whatever a registry is still doing, nobody waits for it.
+            runtime.shutdown_background();
+            ending
+        }
+        Err(error) => {
+            error!(error = %error, "cannot watch signals or registry: only waiting for the child");
+            reaper::wait_for(child.pid)
+        }
+    };
+    info!(?ending, "child has ended");
+    ending
+}
+
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked) -> Ending {
+    let mut signals = match blocked.listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!(error = %error, "cannot receive signals: only waiting for the child");
+            return reaper::wait_for(child.pid);
+        }
+    };
+    settings.tell_warnings();
+    info!(pid = child.pid.as_raw(), command = ?settings.command[0], "started");
+    let lease = keep(task(settings), BootClock::new());
+    let supervision = Supervision::new(settings.stop_policy());
+    Supervisor { child, signals: &mut signals, lease, supervision }.run().await
+}
+
+fn task(settings: &Settings) -> Task {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    Task {
+        registry: registry::connect(&settings.registry),
+        registration: settings.registration.clone(),
+        instance: InstanceId::unique(),
+        holder: format!("pid {} on {}", std::process::id(), host.to_string_lossy()),
+        policy: settings.lease_policy(),
+    }
+}
+
+struct Supervisor<'a> {
+    child: &'a Child,
+    signals: &'a mut Signals,
+    lease: Keeper,
+    supervision: Supervision,
+}
+
+impl Supervisor<'_> {
+    async fn run(mut self) -> Ending {
+        let mut effects = self.supervision.begin();
+        loop {
+            for effect in effects.drain(..) {
+                if let Some(ending) = self.carry_out(effect) {
+                    return ending;
+                }
+            }
+            let events = self.next().await;
+            for event in events {
+                effects.extend(self.supervision.on(event, Instant::now()));
+            }
+        }
+    }
+
+    /// What happens next.
+    async fn next(&mut self) -> Vec<Event> {
+        let deadline = self.supervision.deadline();
+        tokio::select! {
+            biased;
+            notice = self.signals.next() => match notice {
+                Notice::Signal(signal) => vec![Event::Signal(signal)],
+                Notice::Children => reaper::reap(self.child.pid).into_iter().map(|change| match change {
+                    Change::Stopped(signal) => Event::ChildStopped(signal),
+                    Change::Ended(ending) => Event::ChildEnded(ending),
+                }).collect(),
+            },
+            () = self.lease.changed() => vec![self.lease_event()],
+            () = sleep_until(deadline) => vec![Event::DeadlineReached],
+        }
+    }
+
+    fn lease_event(&mut self) -> Event {
+        let status = self.lease.status();
+        if let (Standing::Refused, Some(failure)) = (status.standing, &status.failure) {
+            let hint = failure.hint();
+            error!(error = chain(&**failure), hint = hint.as_deref(), "cannot register: stopping the child");
+        }
+        Event::Lease(status.standing)
+    }
+
+    /// How we end, if that is the effect.
+    fn carry_out(&mut self, effect: Effect) -> Option<Ending> {
+        match effect {
+            Effect::Wish(wish) => self.lease.wish(wish),
+            Effect::Pass(signal) => self.child.signal(&signal),
+            Effect::Kill => self.child.kill(),
+            Effect::StopOurselves(signal) => self.signals.stop_ourselves(signal),
+            Effect::End(ending) => return Some(ending),
+        }
+        None
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,181 @@
+//! The signals we get, as one stream.
+//!
+//! They are blocked before the child is started and read from a signalfd: no handler is installed, so that what
+//! was ignored (by `nohup`, by a shell's `&`) stays ignored, for us and in the child, and none is lost before
+//! we listen. The descriptor also tells what a handler could not do without: who sent it.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::{Pid, getpid, getsid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::inherited;
+
+/// What these say is that our own code failed: they are ours, and not to be passed on.
+const OURS: [Signal; 7] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+    Signal::SIGABRT,
+];
+
+/// What the kernel sends itself, such as to a terminal's foreground processes.
+const SI_KERNEL: i32 = 0x80;
+
+/// Every signal that can be passed on, blocked.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    caught: SigSet,
+    original: SigSet,
+}
+
+impl Blocked {
+    /// Blocks them, for this thread and those that it will start.
+    pub(super) fn new() -> Self {
+        let mut caught = SigSet::all();
+        for signal in OURS {
+            caught.remove(signal);
+        }
+        let mut original = SigSet::empty();
+        // With legal arguments it cannot fail.
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&caught), Some(&mut original));
+        Self { caught, original }
+    }
+
+    /// What was blocked when we were started.
+    pub(super) fn original_mask(&self) -> SigSet {
+        self.original
+    }
+
+    /// The stream of what arrives, and has arrived since.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub(super) fn listen(&self) -> io::Result<Signals> {
+        let fd = SignalFd::with_flags(&self.caught, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        // SAFETY: the signalfd owns its descriptor, and closes it only when it is dropped.
+        Ok(Signals { fd: unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }? })
+    }
+}
+
+/// A signal that somebody sent us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) number: i32,
+    pub(super) origin: Origin,
+    /// What `sigqueue` sent along.
+    value: Option<u64>,
+}
+
+/// Who a signal came from, and so who has got it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A process sent it to us; the child has not got it.
+    Process,
+    /// The terminal sent it to all its foreground processes: the child among them, if it is one.
+    Terminal,
+}
+
+impl Delivery {
+    /// A signal of our own making.
+    pub(super) fn of(signal: Signal) -> Self {
+        Self { number: signal as i32, origin: Origin::Process, value: None }
+    }
+
+    /// Sends it on as it came.
+    pub(super) fn pass_to(&self, pid: Pid) {
+        match self.value {
+            Some(value) => {
+                let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value.try_into().unwrap_or(0)) };
+                // SAFETY: sigqueue reads its three arguments, and the pointer is a number to it.
+                unsafe { libc::sigqueue(pid.as_raw(), self.number, value) };
+            }
+            // SAFETY: kill reads its two arguments. (nix has no type for real-time signals.)
+            None => {
+                unsafe { libc::kill(pid.as_raw(), self.number) };
+            }
+        }
+    }
+
+    /// Whether it asks for an end. One that was ignored when we were started asks for nothing: the child ignores
+    /// it as well.
+    pub(super) fn asks_to_stop(&self) -> bool {
+        matches!(self.number, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) && !inherited::is_ignored(self.number)
+    }
+}
+
+/// What the stream yields.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// A signal for the child.
+    Signal(Delivery),
+    /// Something happened to a child, or to several.
+    Children,
+}
+
+/// The stream of signals.
+#[derive(Debug)]
+pub(super) struct Signals {
+    fd: AsyncFd<SignalFd>,
+}
+
+impl Signals {
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Notice {
+        loop {
+            let Ok(mut ready) = self.fd.readable().await else { return std::future::pending().await };
+            match ready.try_io(|fd| fd.get_ref().read_signal()?.ok_or_else(|| Errno::EAGAIN.into())) {
+                Ok(Ok(info)) => {
+                    if let Some(notice) = notice(&info) {
+                        return notice;
+                    }
+                }
+                // Nothing there after all.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Lets a job-control signal stop us as it stopped the child, so that the shell gets its terminal back.
+    /// Returns when we have been continued. Without job control (pid 1, an orphaned process group) the kernel
+    /// discards it, as it would the child's.
+    pub(super) fn stop_ourselves(&self, signal: i32) {
+        let Ok(signal) = Signal::try_from(signal) else { return };
+        let mut only = SigSet::empty();
+        only.add(signal);
+        let _ = kill(getpid(), signal);
+        let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
+    }
+}
+
+fn notice(info: &siginfo) -> Option<Notice> {
+    let number = i32::try_from(info.ssi_signo).ok()?;
+    if number == libc::SIGCHLD {
+        return Some(Notice::Children);
+    }
+    let is_ours = info.ssi_code == libc::SI_USER && info.ssi_pid == std::process::id();
+    if is_ours {
+        // SIGPIPE and the like, of our own writing.
+        return None;
+    }
+    let origin = if info.ssi_code == SI_KERNEL && !is_for_session_leader(number) {
+        Origin::Terminal
+    } else {
+        Origin::Process
+    };
+    let value = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_ptr);
+    Some(Notice::Signal(Delivery { number, origin, value }))
+}
+
+/// A terminal that hangs up tells the leader of its session alone (tty(4)). Bare, that would be the child.
+fn is_for_session_leader(number: i32) -> bool {
+    matches!(number, libc::SIGHUP | libc::SIGCONT) && getsid(None) == Ok(getpid())
+}
