@@ -56,7 +56,8 @@ fn stop(program: &str, error: &clap::Error) -> Stop {
         return Stop::Answered;
     }
     let text = error.to_string();
-    let message = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+    let message =
+        text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     let hint = tip.map_or_else(|| format!("see {program} --help"), str::to_owned);

@@ -13,7 +13,10 @@
 //! | [`registry`] | the trait [`Registry`](registry::Registry), its error, its URLs, one file for each backend | files, network |
 //! | [`lease`] | keeping one service registered: a state machine, and the driver that runs it | tokio's time |
 //! | [`wrapper`] | one child: start, signals, reaping, end | pids, signals |
-#![cfg_attr(feature = "cli", doc = "| [`cli`] | `raxsr`: what people read and script the registry with | stdout |")]
+#![cfg_attr(
+    feature = "cli",
+    doc = "| [`cli`] | `raxsr`: what people read and script the registry with | stdout |"
+)]
 //!
 //! Beside them: [`logging`] to standard error, [`message`] for how a failure is told, and what both command lines
 //! have in common. A new registry is one file; a new front end changes none.

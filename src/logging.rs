@@ -66,7 +66,8 @@ impl Write for Unhurried {
         let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
         if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
             let whole = line.len() <= PIPE_BUF;
-            let (text, end): (&[u8], &[u8]) = if whole { (line, b"") } else { (&line[..PIPE_BUF - 1], b"\n") };
+            let (text, end): (&[u8], &[u8]) =
+                if whole { (line, b"") } else { (&line[..PIPE_BUF - 1], b"\n") };
             let mut stderr = stderr.lock();
             let _ = stderr.write_all(text).and_then(|()| stderr.write_all(end));
         }

@@ -30,7 +30,14 @@ struct Arguments {
     /// The registry's URL [default: the embedded registry]
     ///
     /// As for service-registry-wrapper: unless told, both use the same.
-    #[arg(long, short, global = true, env = "SERVICE_REGISTRY_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "SERVICE_REGISTRY_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     registry: Option<String>,
 
     /// How to show it

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::model::{Limit, Page, printable};
+use crate::model::{Limit, Page, escaped};
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,6 +26,20 @@ pub(super) trait Row: Serialize {
     fn cells(&self) -> Vec<String>;
 }
 
+/// A page as the API has it.
+#[derive(Serialize)]
+struct Listing<'a, T, M> {
+    values: &'a [T],
+    metadata: Paging<'a, M>,
+}
+
+#[derive(Serialize)]
+struct Paging<'a, M> {
+    count: usize,
+    limit: usize,
+    next_marker: Option<&'a M>,
+}
+
 pub(super) struct Output {
     format: Format,
 }
@@ -36,15 +50,20 @@ impl Output {
     }
 
     /// One page of a list, and where the next one begins.
-    pub(super) fn page<T: Row, M: Serialize + Display>(&self, page: &Page<T, M>, limit: Limit) -> io::Result<()> {
+    pub(super) fn page<T: Row, M: Serialize + Display>(
+        &self,
+        page: &Page<T, M>,
+        limit: Limit,
+    ) -> io::Result<()> {
         let mut text = match self.format {
-            Format::Json => {
-                let count = page.values.len();
-                let metadata = serde_json::json!({
-                    "count": count, "limit": limit.get(), "next_marker": page.next_marker,
-                });
-                json(&serde_json::json!({"values": page.values, "metadata": metadata}))
-            }
+            Format::Json => json(&Listing {
+                values: &page.values,
+                metadata: Paging {
+                    count: page.values.len(),
+                    limit: limit.get(),
+                    next_marker: page.next_marker.as_ref(),
+                },
+            }),
             Format::Table => table(&page.values),
         };
         if let (Format::Table, Some(marker)) = (self.format, &page.next_marker) {
@@ -73,7 +92,7 @@ fn table<T: Row>(rows: &[T]) -> String {
     if let Some((width, _)) = terminal_size::terminal_size().filter(|_| io::stdout().is_terminal()) {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.0);
     }
-    table.add_rows(rows.iter().map(|row| row.cells().into_iter().map(|cell| printable(&cell))));
+    table.add_rows(rows.iter().map(|row| row.cells().into_iter().map(|cell| escaped(&cell))));
     format!("{table}\n")
 }
 

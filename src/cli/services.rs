@@ -74,7 +74,12 @@ impl Row for Service {
         vec![
             registration.id.to_string(),
             registration.tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", "),
-            registration.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", "),
+            registration
+                .metadata
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join(", "),
             format!("{} s", registration.heartbeat_timeout.as_secs()),
             last_seen.map_or_else(|| "-".to_owned(), |time| time.to_string()),
         ]

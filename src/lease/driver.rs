@@ -225,7 +225,11 @@ async fn call(task: Task, request: Request) -> Answer {
 
 /// Different for every life of every wrapper: what they do at random they do apart.
 fn seed(instance: InstanceId) -> u64 {
-    instance.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    instance
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
+
+#[cfg(test)]
+mod tests;

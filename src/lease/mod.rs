@@ -361,7 +361,9 @@ impl Lease {
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
-            Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => self.start_registering(now),
+            Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => {
+                self.start_registering(now)
+            }
             Recourse::Authenticate if !state.credentials_renewed => {
                 state.credentials_renewed = true;
                 self.heartbeat(Credentials::Renewed, now)
@@ -384,7 +386,8 @@ impl Lease {
         let token = state.token.clone();
         let longest = (self.period() / 2).min(Duration::from_secs(2));
         let left = state.expires_at.saturating_duration_since(now);
-        let timeout = if left.is_zero() { longest } else { longest.min(left / 2).max(Self::SHORTEST_ATTEMPT) };
+        let timeout =
+            if left.is_zero() { longest } else { longest.min(left / 2).max(Self::SHORTEST_ATTEMPT) };
         self.send(Call::Heartbeat(token), timeout, credentials, now)
     }
 
@@ -460,5 +463,12 @@ impl Lease {
 fn before_it_runs_out(wait: Duration, expires_at: Instant, now: Instant) -> Duration {
     let left = expires_at.saturating_duration_since(now);
     let last_chance = left.mul_f64(0.75);
-    if last_chance < Lease::SHORTEST_ATTEMPT { wait.max(Lease::SHORTEST_ATTEMPT) } else { wait.min(last_chance) }
+    if last_chance < Lease::SHORTEST_ATTEMPT {
+        wait.max(Lease::SHORTEST_ATTEMPT)
+    } else {
+        wait.min(last_chance)
+    }
 }
+
+#[cfg(test)]
+mod tests;

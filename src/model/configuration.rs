@@ -146,7 +146,9 @@ mod tests {
         for good in ["key", "a.b", "/prod/key", "/key", "/prod/eu-1/a.b", &format!("{deep}/key")] {
             assert!(ConfigurationId::new(good).is_ok(), "{good:?}");
         }
-        for bad in ["", "ab", "prod/key", "/prod/", "/a.b/key", "/ab/key", "/prod//key", &format!("{deep}/abc/key")] {
+        for bad in
+            ["", "ab", "prod/key", "/prod/", "/a.b/key", "/ab/key", "/prod//key", &format!("{deep}/abc/key")]
+        {
             assert!(ConfigurationId::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -83,21 +83,26 @@ pub enum Error {
     },
 }
 
-/// User data for a message: control characters escaped, so that a message stays one line and cannot drive a
-/// terminal; long values cut, so that it stays readable.
+/// User data for a message: on one line, and cut where it is too long to read.
 #[must_use]
 pub fn printable(value: &str) -> String {
     const LONGEST: usize = 80;
+    match value.char_indices().nth(LONGEST) {
+        Some((end, _)) => escaped(&value[..end]) + "…",
+        None => escaped(value),
+    }
+}
+
+/// User data with its control characters escaped: it stays on one line, and cannot drive a terminal.
+#[must_use]
+pub fn escaped(value: &str) -> String {
     let mut text = String::new();
-    for character in value.chars().take(LONGEST) {
+    for character in value.chars() {
         if character.is_control() {
             text.extend(character.escape_default());
         } else {
             text.push(character);
         }
-    }
-    if value.chars().nth(LONGEST).is_some() {
-        text.push('…');
     }
     text
 }
@@ -105,7 +110,11 @@ pub fn printable(value: &str) -> String {
 /// `value` as it is, if it has `min` to `max` characters.
 fn of_length(what: &'static str, value: String, min: usize, max: usize) -> Result<String, Error> {
     let length = value.chars().count();
-    if (min..=max).contains(&length) { Ok(value) } else { Err(Error::Length { what, value, length, min, max }) }
+    if (min..=max).contains(&length) {
+        Ok(value)
+    } else {
+        Err(Error::Length { what, value, length, min, max })
+    }
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ impl Limit {
     /// # Errors
     /// When `limit` is not from 1 to 1000.
     pub fn new(limit: u64) -> Result<Self, Error> {
-        u16::try_from(limit).ok().filter(|limit| (1..=Self::MAX.0).contains(limit)).map(Self).ok_or_else(|| {
-            Error::Range { what: "limit", value: limit.to_string(), min: 1, max: Self::MAX.0.into() }
-        })
+        u16::try_from(limit).ok().filter(|limit| (1..=Self::MAX.0).contains(limit)).map(Self).ok_or_else(
+            || Error::Range { what: "limit", value: limit.to_string(), min: 1, max: Self::MAX.0.into() },
+        )
     }
 
     /// As a count.

@@ -101,8 +101,8 @@ pub enum Cause {
     },
     /// SQLite failed.
     #[cfg(feature = "sqlite")]
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Sqlite(rusqlite::Error),
     /// The file is an SQLite database, but not a registry.
     #[error("the file is the database of another program (application id {application_id:#x})")]
     Foreign {
@@ -186,8 +186,9 @@ impl Hint for Cause {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => return sqlite_hint(error).map(str::to_owned),
             Self::File { source, .. } => match source.kind() {
-                std::io::ErrorKind::PermissionDenied => NOT_OURS,
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => NOT_OURS,
                 std::io::ErrorKind::StorageFull => "free some space on its disk",
+                std::io::ErrorKind::IsADirectory => "name another file with --registry sqlite:///path",
                 _ => return None,
             },
             Self::Foreign { .. } => "name another file with --registry sqlite:///path",
@@ -199,8 +200,7 @@ impl Hint for Cause {
     }
 }
 
-const NOT_OURS: &str =
-    "give this user write access to the file and its directory, or name another with --registry sqlite:///path";
+const NOT_OURS: &str = "give this user write access to the file and its directory, or name another with --registry sqlite:///path";
 const MOVE_AWAY: &str = "move the file away: a new one is made, and running services enter it by themselves";
 
 #[cfg(feature = "sqlite")]
@@ -208,8 +208,7 @@ fn sqlite_hint(error: &rusqlite::Error) -> Option<&'static str> {
     use rusqlite::ErrorCode as Code;
     match error.sqlite_error_code()? {
         Code::NotADatabase | Code::DatabaseCorrupt => Some(MOVE_AWAY),
-        Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen => Some(NOT_OURS),
-        Code::DiskFull => Some("free some space on its disk"),
+        Code::ReadOnly | Code::PermissionDenied => Some(NOT_OURS),
         Code::DatabaseBusy | Code::DatabaseLocked => Some("see which program holds the file with `fuser -v`"),
         _ => None,
     }

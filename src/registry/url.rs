@@ -103,9 +103,14 @@ impl RegistryUrl {
 
     #[cfg(feature = "sqlite")]
     fn sqlite(url: &Url, shown: String) -> Result<Self, UrlError> {
-        let path = PathBuf::from(OsString::from_vec(percent_encoding::percent_decode_str(url.path()).collect()));
+        let path =
+            PathBuf::from(OsString::from_vec(percent_encoding::percent_decode_str(url.path()).collect()));
         let is_file = path.is_absolute() && path.file_name().is_some() && !url.path().ends_with('/');
-        if url.has_host() && url.host_str() != Some("") || url.query().is_some() || url.fragment().is_some() || !is_file {
+        if url.has_host() && url.host_str() != Some("")
+            || url.query().is_some()
+            || url.fragment().is_some()
+            || !is_file
+        {
             return Err(UrlError::Path { shown });
         }
         Ok(Self::Sqlite(path))
@@ -169,7 +174,14 @@ mod tests {
     fn sqlite_takes_an_absolute_path() {
         assert_eq!(path_of("sqlite:///tmp/a%20b.db"), Path::new("/tmp/a b.db"));
         assert_eq!(path_of("sqlite:/tmp/a.db"), Path::new("/tmp/a.db"));
-        for bad in ["sqlite://", "sqlite:///", "sqlite://host/a.db", "sqlite:a.db", "sqlite:///a/?x=1", "sqlite:///a/"] {
+        for bad in [
+            "sqlite://",
+            "sqlite:///",
+            "sqlite://host/a.db",
+            "sqlite:a.db",
+            "sqlite:///a/?x=1",
+            "sqlite:///a/",
+        ] {
             assert!(bad.parse::<RegistryUrl>().is_err(), "{bad:?}");
         }
     }

@@ -323,8 +323,8 @@ fn metadata<'a>(values: impl Iterator<Item = &'a String>) -> Result<Metadata, Re
 }
 
 fn check_key_file(path: &PathBuf) -> Result<(), Refusal> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Refusal::KeyFile { path: path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Refusal::KeyFile { path: path.clone(), source })?;
     if text.lines().next().is_none_or(|line| line.trim().is_empty()) {
         return Err(Refusal::NoKey(path.clone()));
     }

@@ -58,7 +58,11 @@ impl Child {
     ///
     /// # Errors
     /// When it does not exist, cannot be executed, or there can be no new process.
-    pub(super) fn start(command: &[OsString], secrets: &[&str], blocked: &Blocked) -> Result<Self, StartError> {
+    pub(super) fn start(
+        command: &[OsString],
+        secrets: &[&str],
+        blocked: &Blocked,
+    ) -> Result<Self, StartError> {
         let failed = |source| {
             let command = command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
             StartError { command, source }

@@ -26,6 +26,9 @@ const OURS: [Signal; 7] = [
     Signal::SIGABRT,
 ];
 
+/// What asks for an end.
+const STOPS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+
 /// What the kernel sends itself, such as to a terminal's foreground processes.
 const SI_KERNEL: i32 = 0x80;
 
@@ -70,6 +73,7 @@ impl Blocked {
 pub(super) struct Delivery {
     pub(super) number: i32,
     pub(super) origin: Origin,
+    pub(super) purpose: Purpose,
     /// What `sigqueue` sent along.
     value: Option<u64>,
 }
@@ -83,17 +87,31 @@ pub(super) enum Origin {
     Terminal,
 }
 
+/// What a signal is sent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It asks for an end.
+    Stop,
+    /// Anything else. That goes for a request to stop, too, if it was ignored when we were started: the child
+    /// ignores it as well.
+    Other,
+}
+
 impl Delivery {
     /// A signal of our own making.
     pub(super) fn of(signal: Signal) -> Self {
-        Self { number: signal as i32, origin: Origin::Process, value: None }
+        let number = signal as i32;
+        let purpose = if STOPS.contains(&number) { Purpose::Stop } else { Purpose::Other };
+        Self { number, origin: Origin::Process, purpose, value: None }
     }
 
     /// Sends it on as it came.
     pub(super) fn pass_to(&self, pid: Pid) {
         match self.value {
             Some(value) => {
-                let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value.try_into().unwrap_or(0)) };
+                let value = libc::sigval {
+                    sival_ptr: std::ptr::without_provenance_mut(value.try_into().unwrap_or(0)),
+                };
                 // SAFETY: sigqueue reads its three arguments, and the pointer is a number to it.
                 unsafe { libc::sigqueue(pid.as_raw(), self.number, value) };
             }
@@ -102,12 +120,6 @@ impl Delivery {
                 unsafe { libc::kill(pid.as_raw(), self.number) };
             }
         }
-    }
-
-    /// Whether it asks for an end. One that was ignored when we were started asks for nothing: the child ignores
-    /// it as well.
-    pub(super) fn asks_to_stop(&self) -> bool {
-        matches!(self.number, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT) && !inherited::is_ignored(self.number)
     }
 }
 
@@ -172,7 +184,9 @@ fn notice(info: &siginfo) -> Option<Notice> {
         Origin::Process
     };
     let value = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_ptr);
-    Some(Notice::Signal(Delivery { number, origin, value }))
+    let asks_to_stop = STOPS.contains(&number) && !inherited::is_ignored(number);
+    let purpose = if asks_to_stop { Purpose::Stop } else { Purpose::Other };
+    Some(Notice::Signal(Delivery { number, origin, purpose, value }))
 }
 
 /// A terminal that hangs up tells the leader of its session alone (tty(4)). Bare, that would be the child.

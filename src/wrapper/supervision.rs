@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::ending::{Ending, NOT_REGISTERED};
-use super::signals::{Delivery, Origin};
+use super::signals::{Delivery, Origin, Purpose};
 use crate::lease::Standing;
 use crate::lease::driver::Wish;
 
@@ -73,13 +73,24 @@ pub(super) struct Supervision {
 enum Phase {
     Running,
     /// The signals that ask for the end wait for the deregistration.
-    Withdrawing { held: Vec<Delivery>, until: Instant },
+    Withdrawing {
+        held: Vec<Delivery>,
+        until: Instant,
+    },
     /// The child has been asked to end.
-    Stopping { leave_by: Instant, reinstate_at: Option<Instant> },
+    Stopping {
+        leave_by: Instant,
+        reinstate_at: Option<Instant>,
+    },
     /// The child has to end because it could not be registered.
-    Aborting { kill_at: Option<Instant> },
+    Aborting {
+        kill_at: Option<Instant>,
+    },
     /// The child has ended, and the deregistration is outstanding.
-    Leaving { ending: Ending, until: Instant },
+    Leaving {
+        ending: Ending,
+        until: Instant,
+    },
 }
 
 impl Supervision {
@@ -117,7 +128,7 @@ impl Supervision {
     }
 
     fn signalled(&mut self, signal: Delivery, now: Instant) -> Vec<Effect> {
-        if !signal.asks_to_stop() || self.policy.deregister == Deregister::Never {
+        if signal.purpose != Purpose::Stop || self.policy.deregister == Deregister::Never {
             return pass(signal);
         }
         match std::mem::replace(&mut self.phase, Phase::Running) {
@@ -189,10 +200,7 @@ impl Supervision {
             Phase::Running if standing == Standing::Refused => {
                 self.phase = Phase::Aborting { kill_at: Some(now + GRACE) };
                 // A stopped child would not see the end coming.
-                vec![
-                    Effect::Pass(Delivery::of(Signal::SIGTERM)),
-                    Effect::Pass(Delivery::of(Signal::SIGCONT)),
-                ]
+                vec![Effect::Pass(Delivery::of(Signal::SIGTERM)), Effect::Pass(Delivery::of(Signal::SIGCONT))]
             }
             Phase::Withdrawing { held, until } if self.is_out() => self.stopping(held, until, now),
             Phase::Leaving { ending, .. } if self.is_out() => vec![Effect::End(ending)],
@@ -226,5 +234,181 @@ fn pass(signal: Delivery) -> Vec<Effect> {
     match signal.origin {
         Origin::Process => vec![Effect::Pass(signal)],
         Origin::Terminal => vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const EXITED: Ending = Ending::Code(7);
+
+    struct Scene {
+        supervision: Supervision,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new(deregister: Deregister) -> Self {
+            let policy = Policy { deregister, reinstate_after: TIMEOUT };
+            let mut scene = Self { supervision: Supervision::new(policy), now: Instant::now() };
+            assert_eq!(scene.supervision.begin(), [Effect::Wish(Wish::Listed)]);
+            scene.lease(Standing::Held);
+            scene
+        }
+
+        fn on(&mut self, event: Event) -> Vec<Effect> {
+            self.supervision.on(event, self.now)
+        }
+
+        fn lease(&mut self, standing: Standing) -> Vec<Effect> {
+            self.on(Event::Lease(standing))
+        }
+
+        fn sent(&mut self, signal: Signal) -> Vec<Effect> {
+            self.on(Event::Signal(Delivery::of(signal)))
+        }
+
+        fn typed(&mut self, signal: Signal) -> Vec<Effect> {
+            let mut signal = Delivery::of(signal);
+            signal.origin = Origin::Terminal;
+            self.on(Event::Signal(signal))
+        }
+
+        fn at_deadline(&mut self) -> Vec<Effect> {
+            self.now = self.supervision.deadline().expect("nothing is due");
+            self.on(Event::DeadlineReached)
+        }
+    }
+
+    fn passed(signal: Signal) -> Effect {
+        Effect::Pass(Delivery::of(signal))
+    }
+
+    const UNLISTED: Effect = Effect::Wish(Wish::Unlisted);
+
+    #[test]
+    fn a_child_that_ends_by_itself_ends_us_and_is_left_to_expire() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    }
+
+    #[test]
+    fn a_stop_leaves_the_registry_first() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED]);
+        assert_eq!(scene.lease(Standing::Withdrawing), []);
+        assert_eq!(scene.lease(Standing::Withdrawn), [passed(Signal::SIGTERM)]);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    }
+
+    #[test]
+    fn a_stop_waits_no_longer_than_its_budget() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        let asked_at = scene.now;
+        scene.sent(Signal::SIGTERM);
+        assert_eq!(scene.at_deadline(), [passed(Signal::SIGTERM)]);
+        assert_eq!(scene.now - asked_at, WITHDRAWAL_BUDGET);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_registry_that_is_failing() {
+        for standing in [Standing::Failing, Standing::Waiting] {
+            let mut scene = Scene::new(Deregister::OnStop);
+            scene.lease(standing);
+            assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED, passed(Signal::SIGTERM)]);
+            assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+        }
+    }
+
+    #[test]
+    fn a_second_stop_skips_the_wait() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        scene.sent(Signal::SIGTERM);
+        assert_eq!(scene.sent(Signal::SIGINT), [passed(Signal::SIGTERM), passed(Signal::SIGINT)]);
+    }
+
+    #[test]
+    fn other_signals_do_not_wait() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        assert_eq!(scene.sent(Signal::SIGHUP), [passed(Signal::SIGHUP)]);
+        scene.sent(Signal::SIGTERM);
+        assert_eq!(scene.sent(Signal::SIGUSR1), [passed(Signal::SIGUSR1)]);
+    }
+
+    #[test]
+    fn what_the_terminal_sent_is_not_sent_twice_and_our_end_waits_for_the_deregistration() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        assert_eq!(scene.typed(Signal::SIGINT), [UNLISTED]);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), []);
+        assert_eq!(scene.lease(Standing::Withdrawn), [Effect::End(EXITED)]);
+        assert_eq!(scene.typed(Signal::SIGWINCH), []);
+    }
+
+    #[test]
+    fn an_end_that_waits_for_the_deregistration_waits_no_longer_than_the_budget() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        scene.typed(Signal::SIGQUIT);
+        scene.on(Event::ChildEnded(EXITED));
+        assert_eq!(scene.at_deadline(), [Effect::End(EXITED)]);
+    }
+
+    #[test]
+    fn a_child_that_survives_an_interrupt_is_listed_again() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        let asked_at = scene.now;
+        scene.typed(Signal::SIGINT);
+        scene.lease(Standing::Withdrawn);
+        assert_eq!(scene.at_deadline(), [Effect::Wish(Wish::Listed)]);
+        assert_eq!(scene.now - asked_at, TIMEOUT);
+        // And can be stopped like any other.
+        scene.lease(Standing::Held);
+        assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED]);
+    }
+
+    #[test]
+    fn a_child_that_was_told_to_end_is_not_listed_again_however_long_it_takes() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        scene.sent(Signal::SIGTERM);
+        scene.lease(Standing::Withdrawn);
+        assert_eq!(scene.supervision.deadline(), None);
+    }
+
+    #[test]
+    fn never_means_that_no_stop_waits_for_the_registry() {
+        let mut scene = Scene::new(Deregister::Never);
+        assert_eq!(scene.sent(Signal::SIGTERM), [passed(Signal::SIGTERM)]);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    }
+
+    #[test]
+    fn always_means_that_a_child_that_ends_by_itself_is_taken_out_too() {
+        let mut scene = Scene::new(Deregister::Always);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [UNLISTED]);
+        assert_eq!(scene.lease(Standing::Withdrawing), []);
+        assert_eq!(scene.lease(Standing::Withdrawn), [Effect::End(EXITED)]);
+        let mut scene = Scene::new(Deregister::Always);
+        scene.lease(Standing::Failing);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    }
+
+    #[test]
+    fn a_child_that_must_be_registered_and_cannot_be_is_stopped() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        let effects = scene.lease(Standing::Refused);
+        assert_eq!(effects, [passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+        assert_eq!(scene.at_deadline(), [Effect::Kill]);
+        assert_eq!(scene.supervision.deadline(), None);
+        let ending = Effect::End(Ending::Code(NOT_REGISTERED));
+        assert_eq!(scene.on(Event::ChildEnded(Ending::Signal(9))), [ending]);
+    }
+
+    #[test]
+    fn job_control_stops_us_with_the_child_and_a_stop_of_the_child_alone_does_not() {
+        let mut scene = Scene::new(Deregister::OnStop);
+        assert_eq!(scene.on(Event::ChildStopped(libc::SIGTSTP)), [Effect::StopOurselves(libc::SIGTSTP)]);
+        assert_eq!(scene.on(Event::ChildStopped(libc::SIGSTOP)), []);
     }
 }

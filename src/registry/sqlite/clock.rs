@@ -40,7 +40,9 @@ impl Ticks {
 
     pub(super) fn now() -> Self {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Self::UNIX_EPOCH + i64::try_from(elapsed.as_nanos() / 100).unwrap_or(i64::MAX - Self::UNIX_EPOCH))
+        Self(
+            Self::UNIX_EPOCH + i64::try_from(elapsed.as_nanos() / 100).unwrap_or(i64::MAX - Self::UNIX_EPOCH),
+        )
     }
 
     /// The time in a marker.

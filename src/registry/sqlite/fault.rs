@@ -1,5 +1,9 @@
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 use rusqlite::ErrorCode as Code;
 
 use crate::model::{self, ServiceId};
@@ -14,7 +18,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn file(path: impl Into<String>, source: std::io::Error) -> Self {
+    pub(super) fn file(path: impl Into<String>, source: io::Error) -> Self {
         Self::Because(Cause::File { path: path.into(), source })
     }
 
@@ -33,11 +37,13 @@ impl Fault {
     }
 
     /// The same as the caller sees it.
-    pub(super) fn at(self, url: &str) -> Error {
+    pub(super) fn at(self, path: &Path, url: &str) -> Error {
         let registry = url.to_owned();
-        match self {
+        match self.explained(path) {
             Self::NotFound { object, id } => Error::NotFound { registry, object, id },
-            Self::Conflict { id, holder, frees_in } => Error::Conflict { id, holder, frees_in: Some(frees_in) },
+            Self::Conflict { id, holder, frees_in } => {
+                Error::Conflict { id, holder, frees_in: Some(frees_in) }
+            }
             Self::Because(source) => match class(&source) {
                 Class::Passing => Error::Unavailable { registry, source },
                 Class::Forbidden => Error::Unauthorized { registry, source },
@@ -45,6 +51,42 @@ impl Fault {
             },
         }
     }
+}
+
+impl Fault {
+    /// SQLite says that something went wrong with a file; the system says what.
+    fn explained(self, path: &Path) -> Self {
+        let Self::Because(Cause::Sqlite(error)) = &self else { return self };
+        let is_about_a_file = matches!(
+            error.sqlite_error_code(),
+            Some(
+                Code::CannotOpen
+                    | Code::ReadOnly
+                    | Code::DiskFull
+                    | Code::SystemIoFailure
+                    | Code::PermissionDenied
+            )
+        );
+        match trouble_with(path).filter(|_| is_about_a_file) {
+            Some((path, kind)) => Self::file(path.display().to_string(), kind.into()),
+            None => self,
+        }
+    }
+}
+
+/// Why a file, or its companions beside it, cannot be written.
+fn trouble_with(path: &Path) -> Option<(&Path, ErrorKind)> {
+    let directory = path.parent()?;
+    if path.is_dir() {
+        return Some((path, ErrorKind::IsADirectory));
+    }
+    for path in [path, directory] {
+        if let Err(errno) = access(path, AccessFlags::W_OK) {
+            return Some((path, io::Error::from(errno).kind()));
+        }
+    }
+    let is_full = statvfs(directory).is_ok_and(|disk| disk.blocks_available() == 0);
+    is_full.then_some((directory, ErrorKind::StorageFull))
 }
 
 enum Class {
@@ -60,8 +102,11 @@ fn class(cause: &Cause) -> Class {
             Some(Code::ReadOnly | Code::PermissionDenied) => Class::Forbidden,
             _ => Class::Passing,
         },
-        Cause::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Class::Forbidden,
-        Cause::File { .. } | Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
+        Cause::File { source, .. } => match source.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Class::Forbidden,
+            _ => Class::Passing,
+        },
+        Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
         Cause::Rule(_) | Cause::Foreign { .. } | Cause::Newer { .. } | Cause::Damaged(_) => Class::Lasting,
     }
 }

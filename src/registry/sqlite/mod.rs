@@ -5,8 +5,8 @@
 //! the event log as one `service.timeout` ([`Store::write`], [`Store::read`]).
 //!
 //! Deadlines are of the machine's own clock ([`clock`]), which nobody can set. The file is in WAL mode, so that
-//! a crash at any point leaves it consistent. What must last (registrations, events, configuration) is on the
-//! disk when it is acknowledged; a heartbeat is not: it need not outlive the machine.
+//! a crash at any point leaves it consistent. What is acknowledged outlives any crash of a process; configuration
+//! outlives a power failure, too. Services need not: they do not outlive it themselves.
 
 mod clock;
 mod configuration;
@@ -26,7 +26,8 @@ use self::fault::Fault;
 use self::store::{Durability, Store};
 use super::url::sqlite_shown;
 use super::{
-    Claim, ConfigurationQuery, ConfigurationStore, EventLog, EventQuery, Owner, Registry, Result, ServiceQuery,
+    Claim, ConfigurationQuery, ConfigurationStore, EventLog, EventQuery, Owner, Registry, Result,
+    ServiceQuery,
 };
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, Page, Registration, Service, ServiceId, ServiceUpdate, Token,
@@ -61,7 +62,7 @@ impl Sqlite {
             outcome
         });
         let outcome = work.await.unwrap_or_else(|error| Err(Fault::internal(&error)));
-        outcome.map_err(|fault| fault.at(&self.url))
+        outcome.map_err(|fault| fault.at(&self.path, &self.url))
     }
 
     async fn write<T: Send + 'static>(
@@ -88,7 +89,7 @@ impl Registry for Sqlite {
 
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
         let (registration, claim) = (registration.clone(), claim.clone());
-        self.write(Durability::Full, move |file| services::register(file, &registration, &claim)).await
+        self.write(Durability::Process, move |file| services::register(file, &registration, &claim)).await
     }
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token) -> Result<Token> {
@@ -98,12 +99,12 @@ impl Registry for Sqlite {
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
         let id = id.clone();
-        self.write(Durability::Full, move |file| services::deregister(file, &id, whose)).await
+        self.write(Durability::Process, move |file| services::deregister(file, &id, whose)).await
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {
         let (id, update) = (id.clone(), update.clone());
-        self.write(Durability::Full, move |file| services::update(file, &id, update)).await
+        self.write(Durability::Process, move |file| services::update(file, &id, update)).await
     }
 
     async fn service(&self, id: &ServiceId) -> Result<Service> {

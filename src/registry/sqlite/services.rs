@@ -6,8 +6,8 @@ use super::clock::{self, Ticks, living, uptime_millis};
 use super::events;
 use super::fault::Fault;
 use crate::model::{
-    EventKind, HeartbeatTimeout, Page, Registration, Service, ServiceId, ServiceUpdate, Tags,
-    Timestamp, Token,
+    EventKind, HeartbeatTimeout, Page, Registration, Service, ServiceId, ServiceUpdate, Tags, Timestamp,
+    Token,
 };
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
@@ -46,7 +46,12 @@ struct Holding {
 fn holding(file: &Connection, id: &ServiceId) -> Result<Option<Holding>, Fault> {
     let sql = "SELECT registration, instance, holder, deadline FROM service WHERE id = ?1";
     let found = file.query_row(sql, [id.as_str()], |row| {
-        Ok(Holding { registration: row.get(0)?, instance: row.get(1)?, holder: row.get(2)?, deadline: row.get(3)? })
+        Ok(Holding {
+            registration: row.get(0)?,
+            instance: row.get(1)?,
+            holder: row.get(2)?,
+            deadline: row.get(3)?,
+        })
     });
     Ok(found.optional()?)
 }
@@ -184,7 +189,8 @@ fn remove(file: &Connection, id: &ServiceId, registration: &str) -> Result<(), F
 
 fn set_tags(file: &Connection, id: &ServiceId, tags: &Tags) -> Result<(), Fault> {
     file.execute("DELETE FROM service_tag WHERE service_id = ?1", [id.as_str()])?;
-    let mut statement = file.prepare("INSERT OR IGNORE INTO service_tag (tag, service_id) VALUES (?1, ?2)")?;
+    let mut statement =
+        file.prepare("INSERT OR IGNORE INTO service_tag (tag, service_id) VALUES (?1, ?2)")?;
     for tag in tags.iter() {
         statement.execute([tag.as_str(), id.as_str()])?;
     }

@@ -140,7 +140,7 @@ impl Store {
             return job(&file);
         }
         drop(file);
-        self.write(Durability::Full, job)
+        self.write(Durability::Process, job)
     }
 
     fn make_durable(&mut self, durability: Durability) -> Result<(), Fault> {

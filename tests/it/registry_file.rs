@@ -1,0 +1,223 @@
+//! The file of an embedded registry: made where it is missing, whole after any crash, and what is told when it
+//! cannot be used.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Output;
+
+use nix::sys::signal::Signal;
+use rusqlite::Connection;
+
+use crate::support::{Place, RAXSR, WRAPPER, is_root, wait_until};
+
+/// Asserts that `raxsr` refuses with 1 and says `expected` and the file's name, and that a wrapper only warns.
+#[track_caller]
+fn is_told(place: &Place, expected: &str, hint: &str) {
+    let output = place.raxsr(&["services", "list"]);
+    is_clear(place, &output, expected, hint);
+    let output = place.wrapper(&["--interval=3"]).output(&["sh", "-c", "sleep 1; exit 9"]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("WARN cannot register, trying on") && log.contains(expected), "{log}");
+}
+
+#[track_caller]
+fn is_clear(place: &Place, output: &Output, expected: &str, hint: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(output.stdout.is_empty());
+    let (message, rest) = text.split_once('\n').unwrap();
+    assert!(message.starts_with(&format!("raxsr: registry {} ", place.url())), "{text}");
+    assert!(message.contains(expected), "{text}");
+    assert!(rest.starts_with("hint: ") && rest.contains(hint), "{text}");
+}
+
+fn with_file(content: &[u8]) -> Place {
+    let place = Place::new();
+    fs::create_dir(place.path().join("state")).unwrap();
+    fs::write(place.registry_file(), content).unwrap();
+    place
+}
+
+#[test]
+fn a_missing_directory_is_made_for_the_right_people() {
+    let place = Place::new();
+    assert!(place.raxsr(&["services", "list"]).status.success());
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let expected = if nix::unistd::geteuid().is_root() { 0o755 } else { 0o700 };
+    assert_eq!(mode(&place.path().join("state")), expected);
+    assert_eq!(mode(&place.registry_file()), 0o644);
+}
+
+#[test]
+fn in_a_shared_directory_the_file_is_shared() {
+    let place = Place::new();
+    let directory = place.path().join("state");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o2770)).unwrap();
+    let _wrapper = place.wrapper(&["--id=shared"]).start(&["sleep", "600"]);
+    wait_until("the registration", || place.lists("shared"));
+    for name in ["registry.db", "registry.db-wal", "registry.db-shm"] {
+        let mode = fs::metadata(directory.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o664, "{name}");
+    }
+}
+
+#[test]
+fn users_of_a_group_share_a_registry() {
+    if !is_root("users_of_a_group_share_a_registry") {
+        return;
+    }
+    let place = Place::new();
+    let directory = place.path().join("state");
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::chown(&directory, None, Some(4711)).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o2770)).unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Where everybody can reach them.
+    let programs = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let here = |program: &str| {
+        let path = programs.path().join(std::path::Path::new(program).file_name().unwrap());
+        fs::copy(program, &path).unwrap();
+        path
+    };
+    let (wrapper, raxsr) = (here(WRAPPER), here(RAXSR));
+    let mut running = Vec::new();
+    for user in [1001, 1002] {
+        let mut command = place.program(&wrapper);
+        command.arg(format!("--id=user{user}")).args(["--interval=3", "sleep", "600"]);
+        command.uid(user).gid(4711).process_group(0);
+        running.push(crate::support::Running::new(command.spawn().unwrap()));
+    }
+    wait_until("both registrations", || place.services() == ["user1001", "user1002"]);
+    let output = place.program(&raxsr).args(["services", "list"]).uid(1003).gid(1003).output().unwrap();
+    is_clear(&place, &output, "refuses access", "give this user write access");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_told() {
+    is_told(&with_file(&b"text".repeat(999)), "file is not a database", "move the file away");
+}
+
+#[test]
+fn a_damaged_file_is_told() {
+    let place = Place::new();
+    let mut wrapper = place.wrapper(&["--id=victim"]).start(&["sleep", "600"]);
+    wait_until("the registration", || place.lists("victim"));
+    wrapper.signal(Signal::SIGTERM);
+    wrapper.wait();
+    let whole = fs::read(place.registry_file()).unwrap();
+    // The header is right, the rest is not.
+    let damaged = [&whole[..4096], &vec![0xa5; whole.len() - 4096]].concat();
+    fs::write(place.registry_file(), damaged).unwrap();
+    is_told(&place, "database disk image is malformed", "move the file away");
+}
+
+#[test]
+fn another_programs_database_is_told_and_left_alone() {
+    let place = with_file(b"");
+    let foreign = Connection::open(place.registry_file()).unwrap();
+    foreign.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").unwrap();
+    drop(foreign);
+    let before = fs::read(place.registry_file()).unwrap();
+    is_told(&place, "the database of another program", "name another file");
+    assert!(fs::read(place.registry_file()).unwrap() == before, "it was changed");
+}
+
+#[test]
+fn a_file_of_a_later_version_is_told() {
+    let place = Place::new();
+    assert!(place.raxsr(&["services", "list"]).status.success());
+    Connection::open(place.registry_file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    is_told(&place, "the file has format 99, this program knows 1", "install the newer version");
+}
+
+#[test]
+fn a_directory_where_the_file_should_be_is_told() {
+    let place = Place::new();
+    fs::create_dir_all(place.registry_file()).unwrap();
+    is_told(&place, "registry.db: is a directory", "name another file");
+}
+
+#[test]
+fn a_file_that_may_only_be_read_is_told() {
+    if !is_root("a_file_that_may_only_be_read_is_told") {
+        return;
+    }
+    let place = Place::new();
+    assert!(place.raxsr(&["services", "list"]).status.success());
+    // Root may write to any file, except on what is mounted for reading.
+    let script = format!(
+        "mount --bind {0} {0} && mount -o remount,bind,ro {0} && exec {RAXSR} services list",
+        place.path().join("state").display()
+    );
+    let output = place.program("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    is_clear(&place, &output, "refuses access", "give this user write access");
+}
+
+#[test]
+fn a_full_disk_is_told_and_is_no_end() {
+    if !is_root("a_full_disk_is_told_and_is_no_end") {
+        return;
+    }
+    let place = Place::new();
+    let state = place.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=200k none {0} || exit 99
+        {RAXSR} services list >/dev/null || exit 98
+        cat /dev/zero >{0}/ballast 2>/dev/null
+        {WRAPPER} --id=squeezed --interval=3 sleep 600 & wrapper=$!
+        sleep 1; {RAXSR} services list; echo status $?
+        rm {0}/ballast
+        until {RAXSR} services get squeezed >/dev/null 2>&1; do sleep 0.1; done
+        kill $wrapper; wait $wrapper; echo ended $?",
+        state.display()
+    );
+    let output = place.program("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("ended 143"), "{said} {told}");
+    assert!(
+        told.contains("state: no storage space")
+            && told.contains("hint: free some space")
+            && told.contains("registered at last"),
+        "{said} {told}"
+    );
+}
+
+#[test]
+fn a_crash_at_any_point_leaves_the_file_whole() {
+    let place = Place::new();
+    for round in 0..60_u32 {
+        let wrappers: Vec<_> = (0..4)
+            .map(|number| {
+                place.wrapper(&[&format!("--id=r{round}-{number}"), "--interval=3"]).start(&["sleep", "600"])
+            })
+            .collect();
+        // From before the file is opened to well after it was written to.
+        let start = tokio::time::Instant::now();
+        let delay = std::time::Duration::from_micros(u64::from(round) * 500);
+        while start.elapsed() < delay {
+            std::hint::spin_loop();
+        }
+        for wrapper in &wrappers {
+            wrapper.signal(Signal::SIGKILL);
+        }
+        drop(wrappers);
+        if place.registry_file().exists() && fs::metadata(place.registry_file()).unwrap().size() > 0 {
+            let file = Connection::open(place.registry_file()).unwrap();
+            let verdict: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(verdict, "ok", "round {round}");
+        }
+        let (services, events) = (place.services(), place.events());
+        for service in services {
+            assert!(events.contains(&format!("join {service}")), "{service} is listed without having joined");
+        }
+    }
+    wait_until("all timeouts", || place.services().is_empty());
+    let events = place.events();
+    let count = |kind: &str| events.iter().filter(|event| event.starts_with(kind)).count();
+    assert_eq!(count("join"), count("timeout"), "{events:?}");
+}

@@ -1,0 +1,229 @@
+//! What every test needs: a place of its own, the two programs, and patience with a condition.
+
+pub(crate) mod pty;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+pub(crate) const WRAPPER: &str = env!("CARGO_BIN_EXE_service-registry-wrapper");
+pub(crate) const RAXSR: &str = env!("CARGO_BIN_EXE_raxsr");
+
+/// Longer than anything takes on a busy machine; only a test that fails waits for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns what `look` finds, as soon as it finds something.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        pause();
+    }
+}
+
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}
+
+/// Asserts that `condition` holds, now and for all of `span`.
+#[track_caller]
+pub(crate) fn holds_for(span: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < span {
+        assert!(condition(), "{what} stopped being true after {:?}", start.elapsed());
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that waits between two looks")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+/// Whether a test can run that needs root. Says so loudly when not, and fails in CI, which has to have it.
+#[track_caller]
+pub(crate) fn is_root(test: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("SKIPPED, NEEDS ROOT: {test}");
+        assert!(std::env::var_os("CI").is_none(), "CI has to run {test} as root");
+    }
+    is_root
+}
+
+/// A directory with a registry in it, both gone at the end of the test.
+pub(crate) struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { directory: TempDir::new().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn registry_file(&self) -> PathBuf {
+        self.path().join("state/registry.db")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("sqlite://{}", self.registry_file().display())
+    }
+
+    /// A program in a clean environment that names this place's registry.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SERVICE_REGISTRY") {
+                command.env_remove(name);
+            }
+        }
+        command.env("SERVICE_REGISTRY_URL", self.url()).current_dir(self.path());
+        command
+    }
+
+    pub(crate) fn wrapper(&self, options: &[&str]) -> Wrapper {
+        let mut command = self.program(WRAPPER);
+        command.args(options);
+        Wrapper { command }
+    }
+
+    pub(crate) fn raxsr(&self, words: &[&str]) -> Output {
+        self.program(RAXSR).args(words).output().unwrap()
+    }
+
+    /// What `raxsr -f json` says, which has to work.
+    #[track_caller]
+    pub(crate) fn raxsr_json(&self, words: &[&str]) -> Value {
+        let output = self.raxsr(&[&["--format=json"], words].concat());
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The ids of the services alive.
+    pub(crate) fn services(&self) -> Vec<String> {
+        let list = self.raxsr_json(&["services", "list"]);
+        let id = |service: &Value| service["id"].as_str().unwrap().to_owned();
+        list["values"].as_array().unwrap().iter().map(id).collect()
+    }
+
+    pub(crate) fn lists(&self, id: &str) -> bool {
+        self.services().iter().any(|listed| listed == id)
+    }
+
+    /// What happened, as `join web1`.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let list = self.raxsr_json(&["events", "list", "--limit=1000"]);
+        let event = |event: &Value| {
+            let kind = event["type"].as_str().unwrap().trim_start_matches("service.");
+            format!("{kind} {}", event["payload"]["id"].as_str().unwrap())
+        };
+        list["values"].as_array().unwrap().iter().map(event).collect()
+    }
+}
+
+/// A wrapper about to be run.
+pub(crate) struct Wrapper {
+    pub(crate) command: Command,
+}
+
+impl Wrapper {
+    /// Runs it to its end.
+    pub(crate) fn output(mut self, words: &[&str]) -> Output {
+        self.command.args(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts it, in a process group of its own.
+    pub(crate) fn start(mut self, words: &[&str]) -> Running {
+        let mut command = self.command.args(words).process_group(0);
+        command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::new(command.spawn().unwrap())
+    }
+}
+
+/// A wrapper that runs. Dropped, it is killed with its whole process group.
+pub(crate) struct Running {
+    pub(crate) process: Child,
+    status: Option<ExitStatus>,
+}
+
+impl Running {
+    pub(crate) fn new(process: Child) -> Self {
+        Self { process, status: None }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// The wrapped child, once it is there.
+    pub(crate) fn child(&self) -> Pid {
+        wait_for("the child", || children_of(self.pid()).first().copied())
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.status = self.status.or(self.process.try_wait().unwrap());
+        self.status.is_some()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait_until("the wrapper's end", || self.has_ended());
+        self.status.unwrap()
+    }
+
+    /// Whether its process group, which its child was started into, is empty.
+    pub(crate) fn has_left_nobody(&self) -> bool {
+        killpg(self.pid(), None) == Err(Errno::ESRCH)
+    }
+
+    /// All that it and its child said on standard error, once it has ended.
+    pub(crate) fn stderr(&mut self) -> String {
+        self.wait();
+        let mut text = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.process.wait();
+    }
+}
+
+fn children_of(pid: Pid) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+/// One line of `/proc/<pid>/status`, without its name.
+pub(crate) fn status_of(pid: Pid, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
