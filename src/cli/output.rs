@@ -1,6 +1,6 @@
 //! Showing what a registry answered: a tidy table on a terminal, stable bytes in a pipe.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -67,7 +67,7 @@ impl Output {
             Format::Table => table(&page.values),
         };
         if let (Format::Table, Some(marker)) = (self.format, &page.next_marker) {
-            text += &format!("\nLimit: {}\nNext marker: {marker}\n", limit.get());
+            let _ = write!(text, "\nLimit: {}\nNext marker: {marker}\n", limit.get());
         }
         print(&text)
     }

@@ -70,7 +70,7 @@ impl Keeper {
     pub async fn changed(&mut self) {
         if self.status.changed().await.is_err() {
             // Only a runtime that is shutting down ends the keeping.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -46,13 +46,13 @@ pub fn run(settings: &Settings) -> Ending {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
-        .thread_keep_alive(std::time::Duration::from_millis(100))
+        .thread_keep_alive(std::time::Duration::from_millis(1))
         .build();
     let ending = match runtime {
         Ok(runtime) => {
             let ending = runtime.block_on(supervise(settings, &child, &blocked));
-            // Whatever a registry is still doing, nobody waits for it.
-            runtime.shutdown_background();
+            // To drop it would close every registry, which takes time: a process's end closes them as well.
+            std::mem::forget(runtime);
             ending
         }
         Err(error) => {
@@ -104,7 +104,7 @@ struct Supervisor<'a> {
 
 impl Supervisor<'_> {
     async fn run(mut self) -> Ending {
-        let mut effects = self.supervision.begin();
+        let mut effects = self.supervision.on(Event::Started, Instant::now());
         loop {
             for effect in effects.drain(..) {
                 if let Some(ending) = self.carry_out(effect) {
@@ -150,7 +150,7 @@ impl Supervisor<'_> {
             Effect::Wish(wish) => self.lease.wish(wish),
             Effect::Pass(signal) => self.child.signal(&signal),
             Effect::Kill => self.child.kill(),
-            Effect::StopOurselves(signal) => self.signals.stop_ourselves(signal),
+            Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
             Effect::End(ending) => return Some(ending),
         }
         None

@@ -115,8 +115,8 @@ impl Delivery {
                 // SAFETY: sigqueue reads its three arguments, and the pointer is a number to it.
                 unsafe { libc::sigqueue(pid.as_raw(), self.number, value) };
             }
-            // SAFETY: kill reads its two arguments. (nix has no type for real-time signals.)
             None => {
+                // SAFETY: kill reads its two arguments. (nix has no type for real-time signals.)
                 unsafe { libc::kill(pid.as_raw(), self.number) };
             }
         }
@@ -143,29 +143,26 @@ impl Signals {
     pub(super) async fn next(&mut self) -> Notice {
         loop {
             let Ok(mut ready) = self.fd.readable().await else { return std::future::pending().await };
-            match ready.try_io(|fd| fd.get_ref().read_signal()?.ok_or_else(|| Errno::EAGAIN.into())) {
-                Ok(Ok(info)) => {
-                    if let Some(notice) = notice(&info) {
-                        return notice;
-                    }
-                }
-                // Nothing there after all.
-                Ok(Err(_)) | Err(_) => {}
+            let read = ready.try_io(|fd| fd.get_ref().read_signal()?.ok_or_else(|| Errno::EAGAIN.into()));
+            if let Ok(Ok(info)) = read
+                && let Some(notice) = notice(&info)
+            {
+                return notice;
             }
         }
     }
+}
 
-    /// Lets a job-control signal stop us as it stopped the child, so that the shell gets its terminal back.
-    /// Returns when we have been continued. Without job control (pid 1, an orphaned process group) the kernel
-    /// discards it, as it would the child's.
-    pub(super) fn stop_ourselves(&self, signal: i32) {
-        let Ok(signal) = Signal::try_from(signal) else { return };
-        let mut only = SigSet::empty();
-        only.add(signal);
-        let _ = kill(getpid(), signal);
-        let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
-        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
-    }
+/// Lets a job-control signal stop us as it stopped the child, so that the shell gets its terminal back. Returns
+/// when we have been continued. Without job control (pid 1, an orphaned process group) the kernel discards it, as
+/// it would the child's.
+pub(super) fn stop_ourselves(signal: i32) {
+    let Ok(signal) = Signal::try_from(signal) else { return };
+    let mut only = SigSet::empty();
+    only.add(signal);
+    let _ = kill(getpid(), signal);
+    let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
+    let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
 }
 
 fn notice(info: &siginfo) -> Option<Notice> {

@@ -46,6 +46,7 @@ pub(super) struct Policy {
 /// What happened.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
+    Started,
     Signal(Delivery),
     ChildStopped(i32),
     ChildEnded(Ending),
@@ -98,11 +99,6 @@ impl Supervision {
         Self { policy, phase: Phase::Running, lease: Standing::Idle }
     }
 
-    /// What to do first.
-    pub(super) fn begin(&mut self) -> Vec<Effect> {
-        vec![Effect::Wish(Wish::Listed)]
-    }
-
     /// When to come back with [`Event::DeadlineReached`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
@@ -115,6 +111,7 @@ impl Supervision {
 
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
+            Event::Started => vec![Effect::Wish(Wish::Listed)],
             Event::Signal(signal) => self.signalled(signal, now),
             // Job control only: whoever stops the child alone will continue it alone.
             Event::ChildStopped(signal @ (libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)) => {
@@ -178,9 +175,10 @@ impl Supervision {
                 return vec![Effect::Wish(Wish::Unlisted)];
             }
             Phase::Running => now,
-            Phase::Withdrawing { until, .. } | Phase::Stopping { leave_by: until, .. } => until,
+            Phase::Withdrawing { until, .. }
+            | Phase::Stopping { leave_by: until, .. }
+            | Phase::Leaving { until, .. } => until,
             Phase::Aborting { .. } => return vec![Effect::End(Ending::Code(NOT_REGISTERED))],
-            Phase::Leaving { until, .. } => until,
         };
         if until <= now || self.is_out() {
             return vec![Effect::End(ending)];
@@ -253,7 +251,7 @@ mod tests {
         fn new(deregister: Deregister) -> Self {
             let policy = Policy { deregister, reinstate_after: TIMEOUT };
             let mut scene = Self { supervision: Supervision::new(policy), now: Instant::now() };
-            assert_eq!(scene.supervision.begin(), [Effect::Wish(Wish::Listed)]);
+            assert_eq!(scene.on(Event::Started), [Effect::Wish(Wish::Listed)]);
             scene.lease(Standing::Held);
             scene
         }

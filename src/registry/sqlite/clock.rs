@@ -64,10 +64,6 @@ impl Ticks {
         Self(self.0 - millis(span) * Self::PER_MILLISECOND)
     }
 
-    pub(super) fn after(self, span: Duration) -> Self {
-        Self(self.0 + millis(span) * Self::PER_MILLISECOND)
-    }
-
     pub(super) fn timestamp(self) -> model::Timestamp {
         let millis = (self.0 - Self::UNIX_EPOCH) / Self::PER_MILLISECOND;
         model::Timestamp::from_millis(u64::try_from(millis).unwrap_or_default())

@@ -16,7 +16,7 @@ pub(super) fn anyone_died(file: &Connection) -> Result<bool, Fault> {
     let living = living(uptime_millis()?);
     let sql = "SELECT EXISTS (SELECT 1 FROM service WHERE deadline < ?1)
                    OR EXISTS (SELECT 1 FROM service WHERE deadline > ?2)";
-    Ok(file.query_row(sql, [living.start(), living.end()], |row| row.get(0))?)
+    Ok(file.prepare_cached(sql)?.query_row([living.start(), living.end()], |row| row.get(0))?)
 }
 
 /// Removes each service whose deadline has passed, with one `service.timeout` for each. Says whether there
@@ -74,7 +74,7 @@ pub(super) fn register(
             return Err(Fault::Conflict { id: id.clone(), holder: held.holder, frees_in });
         }
     }
-    let token = issue_token(registration.heartbeat_timeout);
+    let token = issue_token();
     let json = serde_json::to_string(registration)?;
     file.execute(
         "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
@@ -100,29 +100,26 @@ pub(super) fn register(
 }
 
 pub(super) fn heartbeat(file: &Connection, id: &ServiceId, token: &Token) -> Result<Token, Fault> {
-    let sql = "SELECT heartbeat_timeout, token, token = ?2 FROM service
-               WHERE id = ?1 AND (token = ?2 OR previous_token = ?2)";
-    let known = file.query_row(sql, [id.as_str(), token.as_str()], |row| {
-        Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
-    });
-    let Some((seconds, current, is_current)) = known.optional()? else {
-        return Err(not_found(file, id)?);
-    };
-    let timeout = HeartbeatTimeout::from_secs(seconds)?;
-    // The answer to the last heartbeat was lost, so that its token was sent again: the answer is the same.
-    let next = if is_current { issue_token(timeout) } else { Token::new(current) };
-    file.execute(
-        "UPDATE service SET deadline = :deadline, last_seen = :now, token = :next, previous_token = :token
-         WHERE id = :id",
+    // Presented again, the token before the current one gets the same answer: the first one was lost.
+    let sql = "UPDATE service
+               SET deadline = :uptime + 1000 * heartbeat_timeout, last_seen = :now, previous_token = :token,
+                   token = CASE token WHEN :token THEN :next ELSE token END
+               WHERE id = :id AND :token IN (token, previous_token)
+               RETURNING token";
+    let next = file.prepare_cached(sql)?.query_row(
         named_params! {
-            ":deadline": deadline(timeout)?,
+            ":uptime": uptime_millis()?,
             ":now": Timestamp::now().as_millis(),
-            ":next": next.as_str(),
             ":token": token.as_str(),
+            ":next": issue_token().as_str(),
             ":id": id.as_str(),
         },
-    )?;
-    Ok(next)
+        |row| row.get::<_, String>(0),
+    );
+    match next.optional()? {
+        Some(next) => Ok(Token::new(next)),
+        None => Err(not_found(file, id)?),
+    }
 }
 
 pub(super) fn deregister(file: &Connection, id: &ServiceId, whose: Owner) -> Result<(), Fault> {
@@ -201,9 +198,9 @@ fn deadline(timeout: HeartbeatTimeout) -> Result<i64, Fault> {
     Ok(uptime_millis()? + clock::millis(timeout.as_duration()))
 }
 
-/// Tokens are version 1 UUIDs whose time is the deadline, as the API has them.
-fn issue_token(timeout: HeartbeatTimeout) -> Token {
-    Token::new(Ticks::now().after(timeout.as_duration()).uuid().to_string())
+/// Tokens are version 1 UUIDs, as the API has them.
+fn issue_token() -> Token {
+    Token::new(Ticks::now().uuid().to_string())
 }
 
 fn no_service(id: &ServiceId) -> Fault {
