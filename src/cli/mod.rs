@@ -1,7 +1,7 @@
 //! `raxsr`: what people read and script the registry with.
 //!
 //! Data goes to standard output, everything else to standard error. Each resource is a file that asks the
-//! registry; [`output`] shows what it answered.
+//! registry; `output` shows what it answered.
 
 mod events;
 mod output;

@@ -4,6 +4,9 @@
 //! front end never names a backend; a backend never knows who calls. To add one: a file here, an arm in
 //! [`RegistryUrl`] and one in [`connect`].
 
+#[cfg(not(feature = "sqlite"))]
+compile_error!("choose at least one registry to build for: `--features sqlite`");
+
 mod error;
 #[cfg(feature = "sqlite")]
 mod sqlite;

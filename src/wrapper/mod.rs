@@ -1,9 +1,9 @@
 //! One child: started, registered, signalled, reaped, and its end made ours.
 //!
-//! The order of a life: [`args`] reads the command line and every mistake in it is told before anything is
-//! started; signals are blocked ([`signals`]); the child is started ([`child`]); only then come the runtime, the
-//! registry and everything else that takes time. From there on [`supervision`] decides, and the one loop in
-//! [`run`] does what it says, until the child has ended and [`ending`] makes us end the same way.
+//! The order of a life: [`args`] reads the command line, and every mistake in it is told before anything is
+//! started; signals are blocked (`signals`); the child is started (`child`); only then come the runtime, the
+//! registry and everything else that takes time. From there on `supervision` decides, and one loop does what it
+//! says, until the child has ended (`reaper`) and we end the same way ([`Ending`]).
 
 pub mod args;
 mod child;

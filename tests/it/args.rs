@@ -27,7 +27,7 @@ fn is_refused(place: &Place, options: &[&str], expected: &str) {
 #[test]
 fn mistakes_are_told_in_a_line_and_nothing_is_started() {
     let place = Place::new();
-    let too_many_tags = format!("--tags={}", vec!["x"; 11].join(","));
+    let too_many_tags = format!("--tags={}", ["x"; 11].join(","));
     let too_long_a_tag = format!("--tags={}", "x".repeat(56));
     let too_long_an_id = format!("--id={}", "x".repeat(66));
     let too_many_pairs =

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -161,8 +161,7 @@ fn a_command_that_ignores_its_end_is_killed_in_the_end() {
     fs::create_dir(place.path().join("state")).unwrap();
     fs::write(place.registry_file(), "not a database".repeat(99)).unwrap();
     let script = format!("trap '' TERM; exec {WRAPPER} --abort-on-failure sleep 600");
-    let mut wrapper =
-        Running::new(place.program("sh").args(["-c", &script]).process_group(0).spawn().unwrap());
+    let mut wrapper = Running::start(place.program("sh").args(["-c", &script]));
     assert_eq!(wrapper.wait().code(), Some(100));
     assert!(wrapper.has_left_nobody(), "the command is still there");
 }
@@ -171,8 +170,8 @@ fn a_command_that_ignores_its_end_is_killed_in_the_end() {
 fn nohup_is_respected() {
     let place = Place::new();
     let mut command = place.program("nohup");
-    command.args([WRAPPER, "--id=nohup", "sh", "-c", "echo here; sleep 600"]);
-    let mut wrapper = Running::new(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+    command.args([WRAPPER, "--id=nohup", "sh", "-c", "echo here; exec sleep 600"]);
+    let mut wrapper = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     wait_until("the registration", || place.lists("nohup"));
     let child = wrapper.child();
     wrapper.signal(Signal::SIGHUP);

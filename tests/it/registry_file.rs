@@ -9,7 +9,7 @@ use std::process::Output;
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
-use crate::support::{Place, RAXSR, WRAPPER, is_root, wait_until};
+use crate::support::{Place, RAXSR, Running, WRAPPER, is_root, wait_until};
 
 /// Asserts that `raxsr` refuses with 1 and says `expected` and the file's name, and that a wrapper only warns.
 #[track_caller]
@@ -51,6 +51,21 @@ fn a_missing_directory_is_made_for_the_right_people() {
 }
 
 #[test]
+fn many_make_a_missing_file_at_once() {
+    for _ in 0..20 {
+        let place = Place::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let output = place.raxsr(&["services", "list"]);
+                    assert!(output.status.success(), "{output:?}");
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn in_a_shared_directory_the_file_is_shared() {
     let place = Place::new();
     let directory = place.path().join("state");
@@ -88,8 +103,7 @@ fn users_of_a_group_share_a_registry() {
     for user in [1001, 1002] {
         let mut command = place.program(&wrapper);
         command.arg(format!("--id=user{user}")).args(["--interval=3", "sleep", "600"]);
-        command.uid(user).gid(4711).process_group(0);
-        running.push(crate::support::Running::new(command.spawn().unwrap()));
+        running.push(Running::start(command.uid(user).gid(4711)));
     }
     wait_until("both registrations", || place.services() == ["user1001", "user1002"]);
     let output = place.program(&raxsr).args(["services", "list"]).uid(1003).gid(1003).output().unwrap();
@@ -108,6 +122,8 @@ fn a_damaged_file_is_told() {
     wait_until("the registration", || place.lists("victim"));
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();
+    // The last to close it leaves all of it in the one file.
+    assert!(place.services().is_empty());
     let whole = fs::read(place.registry_file()).unwrap();
     // The header is right, the rest is not.
     let damaged = [&whole[..4096], &vec![0xa5; whole.len() - 4096]].concat();

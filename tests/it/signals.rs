@@ -1,6 +1,7 @@
 //! Every signal that can be caught reaches the command, once; a stop leaves the registry first.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ChildStdout;
 
 use nix::sys::signal::{Signal, kill};
@@ -102,7 +103,6 @@ fn a_signal_before_the_command_runs_is_delivered_to_it() {
         let mut wrapper = place.wrapper(&["--id=early"]).start(&["sleep", "600"]);
         wrapper.signal(Signal::SIGUSR1);
         // Default action: it kills, whether it arrives before or after exec; before our own blocking, it kills us.
-        use std::os::unix::process::ExitStatusExt;
         assert_eq!(wrapper.wait().signal(), Some(libc::SIGUSR1));
     }
 }
@@ -162,7 +162,7 @@ fn an_interrupt_that_was_ignored_at_the_start_is_no_request_to_stop() {
     let mut command = place.program("sh");
     // As a shell's `&` does it.
     let script = format!("trap '' INT; exec {} --id=background sleep 600", crate::support::WRAPPER);
-    let mut wrapper = Running::new(command.args(["-c", &script]).spawn().unwrap());
+    let mut wrapper = Running::start(command.args(["-c", &script]));
     wait_until("the registration", || place.lists("background"));
     wrapper.signal(Signal::SIGINT);
     holds_for(std::time::Duration::from_millis(500), "being listed", || place.lists("background"));
@@ -191,8 +191,7 @@ fn as_pid_1_a_stop_reaches_the_command() {
     let place = Place::new();
     let mut command = place.program("unshare");
     command.args(["--pid", "--fork", "--kill-child", crate::support::WRAPPER, "--id=one", "--interval=5"]);
-    let mut unshare =
-        Running::new(command.args(["sh", "-c", "trap 'exit 6' TERM; sleep 600 & wait"]).spawn().unwrap());
+    let mut unshare = Running::start(command.args(["sh", "-c", "trap 'exit 6' TERM; sleep 600 & wait"]));
     wait_until("the registration", || place.lists("one"));
     let wrapper: Pid = wait_for("pid 1", || Some(unshare.child()));
     kill(wrapper, Signal::SIGTERM).unwrap();

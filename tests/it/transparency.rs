@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
 
-use crate::support::{Place, WRAPPER};
+use crate::support::{Place, Running, WRAPPER, wait_until};
 
 /// Runs `script` in a shell, bare and wrapped, each prepared by `prepare`; asserts that both say the same.
 #[track_caller]
@@ -81,9 +81,13 @@ fn a_caller_that_ignores_sigchld_still_gets_the_status() {
 
 #[test]
 fn descriptors_are_those_of_the_caller() {
-    let pipe = nix::unistd::pipe().unwrap();
+    let pipe = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let number = pipe.0.as_raw_fd();
-    same("ls -l /proc/$$/fd | sed 's/.*[0-9] \\([0-9]* ->\\)/\\1/; s/\\[.*//'", move |command| {
+    let list = "import os
+for fd in sorted(map(int, os.listdir('/proc/self/fd'))):
+    try: print(fd, os.readlink(f'/proc/self/fd/{fd}').split('[')[0])
+    except OSError: pass";
+    same_command(&["python3", "-c", list], move |command| {
         before_exec(command, move || {
             // SAFETY: plain system calls on a descriptor that is open.
             unsafe { libc::dup2(number, 77) };
@@ -160,14 +164,12 @@ fn input_and_output_are_the_commands_own() {
 #[test]
 fn a_full_pipe_on_standard_error_does_not_hold_up_the_wrapper() {
     let place = Place::new();
-    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     // Nobody reads: the child fills the pipe and waits. The wrapper has much to tell, and must not.
     let mut wrapper = place.wrapper(&["--id=full", "--log-level=trace", "--interval=3"]);
     wrapper.command.stderr(writer);
-    let mut wrapper = crate::support::Running::new(
-        wrapper.command.args(["sh", "-c", "yes >&2"]).process_group(0).spawn().unwrap(),
-    );
-    crate::support::wait_until("the registration", || place.lists("full"));
+    let mut wrapper = Running::start(wrapper.command.args(["sh", "-c", "yes >&2"]));
+    wait_until("the registration", || place.lists("full"));
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();
     assert!(!place.lists("full"));

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::lease::{OnConflict, TokioClock};
-use crate::model::{HeartbeatTimeout, Page, Service, ServiceId, ServiceUpdate, Token};
+use crate::model::{HeartbeatTimeout, Metadata, Page, Service, ServiceId, ServiceUpdate, Tags, Token};
 use crate::registry::{ConfigurationStore, EventLog, Object, Result, ServiceQuery};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,6 +83,7 @@ fn not_found(id: &ServiceId) -> Error {
 
 #[async_trait]
 impl Registry for Memory {
+    #[expect(clippy::unnecessary_literal_bound, reason = "the trait's signature")]
     fn url(&self) -> &str {
         "memory"
     }
@@ -148,8 +149,8 @@ fn kept(registry: &Arc<Memory>) -> Keeper {
     let registration = Registration {
         id: "service".parse().unwrap(),
         heartbeat_timeout: HeartbeatTimeout::from_secs(TIMEOUT.as_secs()).unwrap(),
-        tags: Default::default(),
-        metadata: Default::default(),
+        tags: Tags::default(),
+        metadata: Metadata::default(),
     };
     let policy = Policy {
         timeout: registration.heartbeat_timeout,

@@ -26,14 +26,15 @@ impl Fault {
         Self::Because(Cause::Internal(error.to_string()))
     }
 
+    /// Whether others were using the file, and for too long.
+    pub(super) fn is_busy(&self) -> bool {
+        let Self::Because(Cause::Sqlite(error)) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(Code::DatabaseBusy | Code::DatabaseLocked))
+    }
+
     /// Whether the open file is of no use any more: it may have been replaced, or repaired, in the meantime.
     pub(super) fn calls_for_reopening(&self) -> bool {
-        match self {
-            Self::Because(Cause::Sqlite(error)) => {
-                !matches!(error.sqlite_error_code(), Some(Code::DatabaseBusy | Code::DatabaseLocked))
-            }
-            _ => false,
-        }
+        matches!(self, Self::Because(Cause::Sqlite(_))) && !self.is_busy()
     }
 
     /// The same as the caller sees it.

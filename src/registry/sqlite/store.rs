@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, ffi};
+use tokio::time::Instant;
 
 use super::clock::Ticks;
 use super::fault::Fault;
@@ -81,12 +82,26 @@ pub(super) fn usable<'a>(slot: &'a mut Option<Store>, path: &Path) -> Result<&'a
 }
 
 impl Store {
+    /// Opens the file. While others are making it, SQLite does not wait for them: so we do.
     fn open(path: &Path) -> Result<Self, Fault> {
+        let give_up = Instant::now() + BUSY_TIMEOUT;
+        loop {
+            match Self::open_now(path) {
+                Err(fault) if fault.is_busy() && Instant::now() < give_up => pause(),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn open_now(path: &Path) -> Result<Self, Fault> {
         make_file(path).map_err(|source| Fault::file(path.display().to_string(), source))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        let is_new = check_format(&connection)?;
+        // In one transaction: another process may be making the schema just now.
+        let file = connection.transaction()?;
+        let is_new = check_format(&file)?;
+        drop(file);
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // In KiB: a wrapper works on a page or two at a time, and is to stay small.
@@ -154,6 +169,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own waits here, nobody waits for it")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
 }
 
 /// Makes the file and its directories where they are missing. In a directory that others of its group (or all)

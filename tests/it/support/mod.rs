@@ -58,6 +58,7 @@ fn pause() {
 
 /// Whether a test can run that needs root. Says so loudly when not, and fails in CI, which has to have it.
 #[track_caller]
+#[expect(clippy::print_stderr, reason = "a skipped test must not look like one that passed")]
 pub(crate) fn is_root(test: &str) -> bool {
     let is_root = nix::unistd::geteuid().is_root();
     if !is_root {
@@ -154,9 +155,8 @@ impl Wrapper {
 
     /// Starts it, in a process group of its own.
     pub(crate) fn start(mut self, words: &[&str]) -> Running {
-        let mut command = self.command.args(words).process_group(0);
-        command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::new(command.spawn().unwrap())
+        let command = self.command.args(words);
+        Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
 }
 
@@ -167,6 +167,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Starts `command` in a process group of its own.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self::new(command.process_group(0).spawn().unwrap())
+    }
+
+    /// A process that leads its process group.
     pub(crate) fn new(process: Child) -> Self {
         Self { process, status: None }
     }
