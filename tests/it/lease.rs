@@ -57,12 +57,12 @@ fn a_broken_file_that_is_moved_away_is_replaced_by_the_wrappers() {
 #[test]
 fn many_wrappers_share_a_file() {
     let place = Place::new();
-    let wrappers: Vec<_> = (0..50)
+    let wrappers: Vec<_> = (0..25)
         .map(|number| {
             place.wrapper(&[&format!("--id=web{number}"), "--interval=10"]).start(&["sleep", "600"])
         })
         .collect();
-    wait_until("the registrations", || place.services().len() == 50);
+    wait_until("the registrations", || place.services().len() == 25);
     for wrapper in &wrappers {
         wrapper.signal(Signal::SIGTERM);
     }
@@ -71,6 +71,6 @@ fn many_wrappers_share_a_file() {
     }
     assert!(place.services().is_empty());
     let events = place.events();
-    assert_eq!(events.iter().filter(|event| event.starts_with("join")).count(), 50, "{events:?}");
-    assert_eq!(events.iter().filter(|event| event.starts_with("remove")).count(), 50, "{events:?}");
+    assert_eq!(events.iter().filter(|event| event.starts_with("join")).count(), 25, "{events:?}");
+    assert_eq!(events.iter().filter(|event| event.starts_with("remove")).count(), 25, "{events:?}");
 }
