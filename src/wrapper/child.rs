@@ -7,6 +7,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::unistd::Pid;
 use tracing::debug;
 
+use super::ending::OWN_FAILURE;
 use super::inherited;
 use super::signals::{Blocked, Delivery};
 use crate::message::Hint;
@@ -28,11 +29,13 @@ pub(super) struct StartError {
 }
 
 impl StartError {
-    /// As a shell has it: 127 not found, 126 not executable; 125 when there was no process to try with.
+    /// As a shell has it: 127 not found, 126 not executable; 125 when we had no process or descriptor
+    /// left to try with.
     pub(super) fn exit_status(&self) -> i32 {
         match self.source.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => 127,
-            ErrorKind::WouldBlock | ErrorKind::OutOfMemory => 125,
+            ErrorKind::WouldBlock | ErrorKind::OutOfMemory => OWN_FAILURE,
+            _ if matches!(self.source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => OWN_FAILURE,
             _ => 126,
         }
     }

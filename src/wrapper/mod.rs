@@ -20,7 +20,7 @@ use self::args::Settings;
 use self::child::Child;
 pub use self::ending::Ending;
 use self::reaper::Change;
-use self::signals::{Blocked, Notice, Signals};
+use self::signals::{Blocked, Notice, Origin, Signals};
 use self::supervision::{Effect, Event, Supervision};
 use crate::lease::driver::{Keeper, Task, keep};
 use crate::lease::{BootClock, Standing};
@@ -55,10 +55,7 @@ pub fn run(settings: &Settings) -> Ending {
             std::mem::forget(runtime);
             ending
         }
-        Err(error) => {
-            error!(error = %error, "cannot watch signals or registry: only waiting for the child");
-            reaper::wait_for(child.pid)
-        }
+        Err(error) => supervise_unregistered(&child, &blocked, &error),
     };
     info!(?ending, "child has ended");
     ending
@@ -72,16 +69,32 @@ fn complain(text: &str) {
 async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked) -> Ending {
     let mut signals = match blocked.listen() {
         Ok(signals) => signals,
-        Err(error) => {
-            error!(error = %error, "cannot receive signals: only waiting for the child");
-            return reaper::wait_for(child.pid);
-        }
+        Err(error) => return supervise_unregistered(child, blocked, &error),
     };
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.command[0], "started");
     let lease = keep(task(settings), BootClock::new());
     let supervision = Supervision::new(settings.stop_policy());
     Supervisor { child, signals: &mut signals, lease, supervision }.run().await
+}
+
+/// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
+/// on as ever.
+fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &std::io::Error) -> Ending {
+    error!(error = %error, "cannot talk to a registry: running the command unregistered");
+    loop {
+        match blocked.wait() {
+            Notice::Signal(signal) if signal.origin == Origin::Process => child.signal(&signal),
+            Notice::Signal(_) => {}
+            Notice::Children => {
+                for change in reaper::reap(child.pid) {
+                    if let Change::Ended(ending) = change {
+                        return ending;
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn task(settings: &Settings) -> Task {

@@ -21,7 +21,7 @@ pub(super) enum Change {
 /// number of them.
 pub(super) fn reap(child: Pid) -> Vec<Change> {
     let mut changes = Vec::new();
-    while let Some((pid, status)) = wait(Pid::from_raw(-1), libc::WNOHANG | libc::WUNTRACED) {
+    while let Some((pid, status)) = wait() {
         if pid == child {
             changes.extend(change(status));
         }
@@ -29,22 +29,11 @@ pub(super) fn reap(child: Pid) -> Vec<Change> {
     changes
 }
 
-/// Waits for `child` and for nothing else: for when we can do nothing better.
-pub(super) fn wait_for(child: Pid) -> Ending {
-    loop {
-        match wait(child, 0).and_then(|(_, status)| change(status)) {
-            Some(Change::Ended(ending)) => return ending,
-            Some(Change::Stopped(_)) => {}
-            None => return Ending::Code(super::ending::OWN_FAILURE),
-        }
-    }
-}
-
-fn wait(pid: Pid, flags: i32) -> Option<(Pid, i32)> {
+fn wait() -> Option<(Pid, i32)> {
     loop {
         let mut status = 0;
         // SAFETY: waitpid writes one int.
-        let found = unsafe { libc::waitpid(pid.as_raw(), &raw mut status, flags) };
+        let found = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
         match found {
             -1 if Errno::last() == Errno::EINTR => {}
             -1 | 0 => return None,

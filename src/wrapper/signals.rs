@@ -57,6 +57,27 @@ impl Blocked {
         self.original
     }
 
+    /// The next one, waited for without a descriptor or a runtime.
+    pub(super) fn wait(&self) -> Notice {
+        loop {
+            // SAFETY: all zeroes is a legal siginfo, sigwaitinfo writes one, and for the signals that are sent
+            // rather than raised by a fault the fields read are the ones that it filled in.
+            let info = unsafe {
+                let mut info: libc::siginfo_t = std::mem::zeroed();
+                let number = libc::sigwaitinfo(self.caught.as_ref(), &raw mut info);
+                (number > 0).then(|| Info {
+                    number,
+                    code: info.si_code,
+                    sender: info.si_pid(),
+                    value: info.si_value().sival_ptr.addr() as u64,
+                })
+            };
+            if let Some(notice) = info.as_ref().and_then(notice) {
+                return notice;
+            }
+        }
+    }
+
     /// The stream of what arrives, and has arrived since.
     ///
     /// # Errors
@@ -145,7 +166,7 @@ impl Signals {
             let Ok(mut ready) = self.fd.readable().await else { return std::future::pending().await };
             let read = ready.try_io(|fd| fd.get_ref().read_signal()?.ok_or_else(|| Errno::EAGAIN.into()));
             if let Ok(Ok(info)) = read
-                && let Some(notice) = notice(&info)
+                && let Some(notice) = notice(&Info::from(info))
             {
                 return notice;
             }
@@ -165,22 +186,42 @@ pub(super) fn stop_ourselves(signal: i32) {
     let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
 }
 
-fn notice(info: &siginfo) -> Option<Notice> {
-    let number = i32::try_from(info.ssi_signo).ok()?;
+/// What the kernel tells of a signal.
+struct Info {
+    number: i32,
+    code: i32,
+    sender: i32,
+    value: u64,
+}
+
+impl From<siginfo> for Info {
+    fn from(info: siginfo) -> Self {
+        Self {
+            // Signals are numbered from 1 to 64, pids are positive.
+            number: info.ssi_signo.cast_signed(),
+            code: info.ssi_code,
+            sender: info.ssi_pid.cast_signed(),
+            value: info.ssi_ptr,
+        }
+    }
+}
+
+fn notice(info: &Info) -> Option<Notice> {
+    let number = info.number;
     if number == libc::SIGCHLD {
         return Some(Notice::Children);
     }
-    let is_ours = info.ssi_code == libc::SI_USER && info.ssi_pid == std::process::id();
+    let is_ours = info.code == libc::SI_USER && info.sender == getpid().as_raw();
     if is_ours {
         // SIGPIPE and the like, of our own writing.
         return None;
     }
-    let origin = if info.ssi_code == SI_KERNEL && !is_for_session_leader(number) {
+    let origin = if info.code == SI_KERNEL && !is_for_session_leader(number) {
         Origin::Terminal
     } else {
         Origin::Process
     };
-    let value = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_ptr);
+    let value = (info.code == libc::SI_QUEUE).then_some(info.value);
     let asks_to_stop = STOPS.contains(&number) && !inherited::is_ignored(number);
     let purpose = if asks_to_stop { Purpose::Stop } else { Purpose::Other };
     Some(Notice::Signal(Delivery { number, origin, purpose, value }))

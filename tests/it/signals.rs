@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::ChildStdout;
+use std::process::{ChildStdout, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -181,6 +181,24 @@ fn a_command_that_is_stopped_has_not_ended() {
     holds_for(std::time::Duration::from_secs(4), "being listed", || place.lists("stopped"));
     kill(child, Signal::SIGCONT).unwrap();
     wait_until("the continuation", || status_of(child, "State").unwrap().starts_with('S'));
+}
+
+#[test]
+fn without_descriptors_the_command_is_supervised_all_the_same() {
+    let place = Place::new();
+    let start = |command: &str| {
+        let script = format!("ulimit -n 5; exec {} --id=poor {command}", crate::support::WRAPPER);
+        Running::start(place.program("sh").args(["-c", &script]).stderr(Stdio::piped()).stdin(Stdio::null()))
+    };
+    let mut wrapper = start("sh -c 'exit 7'");
+    assert_eq!(wrapper.wait().code(), Some(7));
+    let log = wrapper.stderr();
+    assert!(log.contains("running the command unregistered") && log.contains("os error 24"), "{log}");
+    let mut wrapper = start("sleep 600");
+    let child = wrapper.child();
+    wait_until("exec", || status_of(child, "Name").as_deref() == Some("sleep"));
+    wrapper.signal(Signal::SIGTERM);
+    assert_eq!(wrapper.wait().signal(), Some(libc::SIGTERM));
 }
 
 #[test]
