@@ -5,12 +5,16 @@ mod list;
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Parser, ValueEnum};
 use tracing::warn;
 
+use super::child::{Group, Launch};
 use super::ending::{Ending, OWN_FAILURE};
+use super::environment::Changes;
+use super::signal_number::SignalNumber;
 use super::supervision::{self, Deregister};
 use super::{PROGRAM, complain};
 use crate::command_line::{self, Stop};
@@ -121,6 +125,35 @@ struct Arguments {
     #[arg(long, env = "SERVICE_REGISTRY_ON_CONFLICT", value_name = "WHAT", default_value = "wait")]
     on_conflict: Conflict,
 
+    /// What the command gets instead of SIGTERM when it is asked to stop
+    ///
+    /// A name or a number: nginx stops gracefully on QUIT, Apache on WINCH. Other signals are passed on as they are.
+    #[arg(long, env = "SERVICE_REGISTRY_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM")]
+    stop_signal: SignalNumber,
+
+    /// How long the command has to end when it is asked to stop, before it is killed [default: for ever]
+    ///
+    /// A second request shortens what is left to a second.
+    #[arg(long, env = "SERVICE_REGISTRY_STOP_TIMEOUT", value_name = "TIME", value_parser = span)]
+    stop_timeout: Option<Duration>,
+
+    /// Give the command a process group of its own, and send signals to all of it
+    ///
+    /// For shell scripts, which do not pass signals on. On a terminal, the group is put into the foreground.
+    #[arg(long, env = "SERVICE_REGISTRY_SIGNAL_GROUP", value_parser = clap::builder::BoolishValueParser::new())]
+    signal_group: bool,
+
+    /// What becomes of the command when the wrapper is killed
+    ///
+    /// Either way the service expires. `stop` has the kernel send the stop signal to the command (but not to what
+    /// it has started), unless the command changes its user or is executed with a set-user-id bit.
+    #[arg(long, env = "SERVICE_REGISTRY_ON_WRAPPER_DEATH", value_name = "WHAT", default_value = "keep")]
+    on_wrapper_death: OnDeath,
+
+    /// Adopt the orphans of the command, as pid 1 does, and reap them
+    #[arg(long, env = "SERVICE_REGISTRY_SUBREAPER", value_parser = clap::builder::BoolishValueParser::new())]
+    subreaper: bool,
+
     /// How much to tell on standard error
     #[arg(long, env = "SERVICE_REGISTRY_LOG_LEVEL", value_name = "LEVEL", default_value = "warn")]
     log_level: Level,
@@ -144,6 +177,14 @@ enum Conflict {
     Replace,
     /// Treat it as a failure.
     Fail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnDeath {
+    /// It goes on, unregistered.
+    Keep,
+    /// It is asked to stop.
+    Stop,
 }
 
 const AFTER_HELP: &str = "\
@@ -173,14 +214,15 @@ Environment:
 /// What the wrapper is to do: valid, and free of how it was said.
 #[derive(Debug)]
 pub struct Settings {
-    /// The command and its arguments: at least one word.
-    pub command: Vec<OsString>,
+    /// What to start.
+    pub launch: Launch,
     /// What to register.
     pub registration: Registration,
     /// Where.
     pub registry: RegistryUrl,
-    /// Variables that the command must not see.
-    pub secret_variables: Vec<&'static str>,
+    pub(super) orphans: Orphans,
+    stop_signal: SignalNumber,
+    stop_timeout: Option<Duration>,
     on_conflict: OnConflict,
     deregister: Deregister,
     give_up_after: Option<NonZeroU32>,
@@ -198,7 +240,13 @@ impl Settings {
 
     pub(super) fn stop_policy(&self) -> supervision::Policy {
         let reinstate_after = self.registration.heartbeat_timeout.as_duration();
-        supervision::Policy { deregister: self.deregister, reinstate_after }
+        supervision::Policy {
+            deregister: self.deregister,
+            reinstate_after,
+            stop_signal: self.stop_signal,
+            stop_timeout: self.stop_timeout,
+            group: self.launch.group,
+        }
     }
 
     /// Says what the command line has that is better not there.
@@ -207,6 +255,18 @@ impl Settings {
             warn!("{warning}");
         }
     }
+}
+
+/// What becomes of processes below us whose parent has ended. (As pid 1 we have no choice.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orphans {
+    Leave,
+    Adopt,
+}
+
+/// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
+fn span(text: &str) -> Result<Duration, humantime::DurationError> {
+    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 
 /// Why there is nothing to run.
@@ -286,9 +346,16 @@ fn settings(arguments: Arguments, matches: &ArgMatches) -> Result<Settings, Refu
             tags: tags(&arguments.tags)?,
             metadata: metadata(arguments.session_metadata.iter().chain(&arguments.metadata))?,
         },
-        command: arguments.command,
+        launch: Launch {
+            command: arguments.command,
+            environment: Changes::without(secret_variables),
+            group: if arguments.signal_group { Group::Own } else { Group::Shared },
+            death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
+        },
         registry,
-        secret_variables,
+        orphans: if arguments.subreaper { Orphans::Adopt } else { Orphans::Leave },
+        stop_signal: arguments.stop_signal,
+        stop_timeout: arguments.stop_timeout,
         on_conflict: match arguments.on_conflict {
             Conflict::Wait => OnConflict::Wait,
             Conflict::Replace => OnConflict::Replace,

@@ -18,6 +18,15 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Whether it is how programs end that Ctrl-C or Ctrl-\\ was typed to.
+    pub(super) fn is_typed(self) -> bool {
+        let signal = match self {
+            Self::Signal(signal) => signal,
+            Self::Code(code) => code - 128,
+        };
+        matches!(signal, libc::SIGINT | libc::SIGQUIT)
+    }
+
     /// Ends this process like that. A signal is raised on ourselves, without a second core dump; where it cannot
     /// kill us (pid 1), the exit code is 128 and its number.
     pub fn end(self) -> ! {

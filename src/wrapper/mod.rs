@@ -8,15 +8,17 @@
 pub mod args;
 mod child;
 mod ending;
+mod environment;
 mod inherited;
 mod reaper;
+mod signal_number;
 mod signals;
 mod supervision;
 
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use self::args::Settings;
+use self::args::{Orphans, Settings};
 use self::child::Child;
 pub use self::ending::Ending;
 use self::reaper::Change;
@@ -35,7 +37,10 @@ pub const PROGRAM: &str = "service-registry-wrapper";
 #[must_use]
 pub fn run(settings: &Settings) -> Ending {
     let blocked = Blocked::new();
-    let child = match Child::start(&settings.command, &settings.secret_variables, &blocked) {
+    if settings.orphans == Orphans::Adopt {
+        child::adopt_orphans();
+    }
+    let child = match Child::start(&settings.launch, &blocked) {
         Ok(child) => child,
         Err(error) => {
             complain(&report(PROGRAM, &error));
@@ -57,6 +62,7 @@ pub fn run(settings: &Settings) -> Ending {
         }
         Err(error) => supervise_unregistered(&child, &blocked, &error),
     };
+    child.take_terminal_back();
     info!(?ending, "child has ended");
     ending
 }
@@ -72,7 +78,7 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked) -> End
         Err(error) => return supervise_unregistered(child, blocked, &error),
     };
     settings.tell_warnings();
-    info!(pid = child.pid.as_raw(), command = ?settings.command[0], "started");
+    info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
     let lease = keep(task(settings), BootClock::new());
     let supervision = Supervision::new(settings.stop_policy());
     Supervisor { child, signals: &mut signals, lease, supervision }.run().await
@@ -140,6 +146,7 @@ impl Supervisor<'_> {
                 Notice::Signal(signal) => vec![Event::Signal(signal)],
                 Notice::Children => reaper::reap(self.child.pid).into_iter().map(|change| match change {
                     Change::Stopped(signal) => Event::ChildStopped(signal),
+                    Change::Continued => Event::ChildContinued,
                     Change::Ended(ending) => Event::ChildEnded(ending),
                 }).collect(),
             },

@@ -13,6 +13,8 @@ use super::ending::Ending;
 pub(super) enum Change {
     /// A signal stopped it; it is still alive.
     Stopped(i32),
+    /// It goes on.
+    Continued,
     /// It has ended.
     Ended(Ending),
 }
@@ -33,7 +35,8 @@ fn wait() -> Option<(Pid, i32)> {
     loop {
         let mut status = 0;
         // SAFETY: waitpid writes one int.
-        let found = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+        let found =
+            unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) };
         match found {
             -1 if Errno::last() == Errno::EINTR => {}
             -1 | 0 => return None,
@@ -49,6 +52,8 @@ fn change(status: i32) -> Option<Change> {
         Some(Change::Ended(Ending::Signal(libc::WTERMSIG(status))))
     } else if libc::WIFSTOPPED(status) {
         Some(Change::Stopped(libc::WSTOPSIG(status)))
+    } else if libc::WIFCONTINUED(status) {
+        Some(Change::Continued)
     } else {
         None
     }

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::inherited;
+use super::signal_number::SignalNumber;
 
 /// What these say is that our own code failed: they are ours, and not to be passed on.
 const OURS: [Signal; 7] = [
@@ -27,7 +28,7 @@ const OURS: [Signal; 7] = [
 ];
 
 /// What asks for an end.
-const STOPS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
+const STOPS: [SignalNumber; 3] = [SignalNumber::TERM, SignalNumber::INT, SignalNumber::QUIT];
 
 /// What the kernel sends itself, such as to a terminal's foreground processes.
 const SI_KERNEL: i32 = 0x80;
@@ -92,7 +93,7 @@ impl Blocked {
 /// A signal that somebody sent us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Delivery {
-    pub(super) number: i32,
+    pub(super) number: SignalNumber,
     pub(super) origin: Origin,
     pub(super) purpose: Purpose,
     /// What `sigqueue` sent along.
@@ -120,27 +121,33 @@ pub(super) enum Purpose {
 
 impl Delivery {
     /// A signal of our own making.
-    pub(super) fn of(signal: Signal) -> Self {
-        let number = signal as i32;
+    pub(super) fn of(number: SignalNumber) -> Self {
         let purpose = if STOPS.contains(&number) { Purpose::Stop } else { Purpose::Other };
         Self { number, origin: Origin::Process, purpose, value: None }
     }
 
     /// Sends it on as it came.
     pub(super) fn pass_to(&self, pid: Pid) {
+        let number = self.number.get();
         match self.value {
             Some(value) => {
                 let value = libc::sigval {
                     sival_ptr: std::ptr::without_provenance_mut(value.try_into().unwrap_or(0)),
                 };
                 // SAFETY: sigqueue reads its three arguments, and the pointer is a number to it.
-                unsafe { libc::sigqueue(pid.as_raw(), self.number, value) };
+                unsafe { libc::sigqueue(pid.as_raw(), number, value) };
             }
             None => {
                 // SAFETY: kill reads its two arguments. (nix has no type for real-time signals.)
-                unsafe { libc::kill(pid.as_raw(), self.number) };
+                unsafe { libc::kill(pid.as_raw(), number) };
             }
         }
+    }
+
+    /// Sends it on to everybody in a process group. (A value cannot be sent to several.)
+    pub(super) fn pass_to_group(&self, group: Pid) {
+        // SAFETY: kill reads its two arguments.
+        unsafe { libc::kill(-group.as_raw(), self.number.get()) };
     }
 }
 
@@ -207,10 +214,10 @@ impl From<siginfo> for Info {
 }
 
 fn notice(info: &Info) -> Option<Notice> {
-    let number = info.number;
-    if number == libc::SIGCHLD {
+    if info.number == libc::SIGCHLD {
         return Some(Notice::Children);
     }
+    let number = SignalNumber::new(info.number)?;
     let is_ours = info.code == libc::SI_USER && info.sender == getpid().as_raw();
     if is_ours {
         // SIGPIPE and the like, of our own writing.
@@ -222,12 +229,12 @@ fn notice(info: &Info) -> Option<Notice> {
         Origin::Process
     };
     let value = (info.code == libc::SI_QUEUE).then_some(info.value);
-    let asks_to_stop = STOPS.contains(&number) && !inherited::is_ignored(number);
+    let asks_to_stop = STOPS.contains(&number) && !inherited::is_ignored(number.get());
     let purpose = if asks_to_stop { Purpose::Stop } else { Purpose::Other };
     Some(Notice::Signal(Delivery { number, origin, purpose, value }))
 }
 
 /// A terminal that hangs up tells the leader of its session alone (tty(4)). Bare, that would be the child.
-fn is_for_session_leader(number: i32) -> bool {
-    matches!(number, libc::SIGHUP | libc::SIGCONT) && getsid(None) == Ok(getpid())
+fn is_for_session_leader(number: SignalNumber) -> bool {
+    matches!(number.get(), libc::SIGHUP | libc::SIGCONT) && getsid(None) == Ok(getpid())
 }

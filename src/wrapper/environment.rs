@@ -1,0 +1,111 @@
+//! The child's environment: ours, byte for byte and in the same order, but for what was meant for us alone.
+//!
+//! It is edited in the child, between fork and exec, where only async-signal-safe work is allowed: pointers are
+//! moved, nothing is allocated, and our own environment stays as it is.
+
+use std::ffi::{CStr, c_char};
+
+unsafe extern "C" {
+    static mut environ: *mut *mut c_char;
+}
+
+/// Variables that name the process that they are meant for, by pid (`sd_listen_fds(3)`, `sd_watchdog_enabled(3)`):
+/// where that is us, it has to be the child.
+const PIDS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
+
+/// What is different in the child's environment.
+#[derive(Debug, Clone)]
+pub(super) struct Changes {
+    /// Variables that are missing there.
+    pub(super) secrets: Vec<&'static str>,
+    pids: [Entry; PIDS.len()],
+}
+
+impl Changes {
+    pub(super) fn without(secrets: Vec<&'static str>) -> Self {
+        Self { secrets, pids: [Entry::EMPTY; PIDS.len()] }
+    }
+
+    /// Makes them, in this process: the child, before exec. `parent` is the wrapper's pid.
+    ///
+    /// # Safety
+    /// No other thread may use the environment, and `self` must live until exec.
+    pub(super) unsafe fn make(&mut self, parent: u32) {
+        let child = std::process::id();
+        // SAFETY: environ is null or an array of C strings that ends with a null; `to` never overtakes `from`.
+        unsafe {
+            let mut from = environ;
+            if from.is_null() {
+                return;
+            }
+            let mut to = from;
+            while !(*from).is_null() {
+                let entry = CStr::from_ptr(*from).to_bytes();
+                if !self.secrets.iter().any(|name| value_of(entry, name).is_some()) {
+                    *to = self.pid_entry(entry, parent, child).unwrap_or(*from);
+                    to = to.add(1);
+                }
+                from = from.add(1);
+            }
+            *to = std::ptr::null_mut();
+        }
+    }
+
+    /// The entry that takes the place of one that names `parent`.
+    fn pid_entry(&mut self, entry: &[u8], parent: u32, child: u32) -> Option<*mut c_char> {
+        let index = PIDS.iter().position(|name| value_of(entry, name).is_some())?;
+        let value = value_of(entry, PIDS[index])?;
+        let is_ours = std::str::from_utf8(value).ok()?.parse() == Ok(parent);
+        is_ours.then(|| self.pids[index].set(PIDS[index], child))
+    }
+}
+
+fn value_of<'a>(entry: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+/// Room for a name, `=`, a number and the NUL behind it.
+#[derive(Debug, Clone, Copy)]
+struct Entry([u8; 32]);
+
+impl Entry {
+    const EMPTY: Self = Self([0; 32]);
+
+    fn set(&mut self, name: &str, mut number: u32) -> *mut c_char {
+        let mut digits = [0; 10];
+        let mut first = digits.len();
+        loop {
+            first -= 1;
+            digits[first] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        let text = name.bytes().chain([b'=']).chain(digits[first..].iter().copied()).chain([0]);
+        for (place, byte) in self.0.iter_mut().zip(text) {
+            *place = byte;
+        }
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_is_replaced_where_it_is_ours() {
+        let mut changes = Changes::without(vec![]);
+        let mut entry_for = |entry: &str| {
+            let entry = changes.pid_entry(entry.as_bytes(), 4711, 4_294_967_295)?;
+            // SAFETY: it points to an entry that ends with a NUL.
+            Some(unsafe { CStr::from_ptr(entry) }.to_str().unwrap().to_owned())
+        };
+        assert_eq!(entry_for("LISTEN_PID=4711").as_deref(), Some("LISTEN_PID=4294967295"));
+        assert_eq!(entry_for("WATCHDOG_PID=4711").as_deref(), Some("WATCHDOG_PID=4294967295"));
+        for other in ["LISTEN_PID=4712", "LISTEN_PID=", "LISTEN_PIDS=4711", "LISTEN_PID", "PATH=/bin"] {
+            assert_eq!(entry_for(other), None, "{other}");
+        }
+    }
+}
