@@ -7,7 +7,7 @@ use std::process::{ChildStdout, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Place, Running, holds_for, is_root, status_of, wait_for, wait_until};
+use crate::support::{Place, Running, children_of, holds_for, is_root, status_of, wait_for, wait_until};
 
 /// Says `ready`, then the number of each signal it gets; ends with 42 at signal 40.
 const LISTENER: &str = r"
@@ -199,6 +199,89 @@ fn without_descriptors_the_command_is_supervised_all_the_same() {
     wait_until("exec", || status_of(child, "Name").as_deref() == Some("sleep"));
     wrapper.signal(Signal::SIGTERM);
     assert_eq!(wrapper.wait().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn a_stop_is_put_as_the_command_wants_it() {
+    let place = Place::new();
+    let mut listener = Listener::start(&place, &["--id=nginx", "--stop-signal=WINCH"]);
+    listener.send(libc::SIGTERM);
+    assert_eq!(listener.heard(), libc::SIGWINCH);
+    listener.send(libc::SIGINT);
+    assert_eq!(listener.heard(), libc::SIGINT);
+}
+
+#[test]
+fn a_command_that_takes_too_long_to_stop_is_killed() {
+    let place = Place::new();
+    let mut listener = Listener::start(&place, &["--id=slow", "--stop-timeout=500ms"]);
+    listener.send(libc::SIGTERM);
+    assert_eq!(listener.heard(), libc::SIGTERM);
+    assert_eq!(listener.wrapper.wait().signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_group_gets_every_signal() {
+    let place = Place::new();
+    let script = "sleep 600 & sleep 600 & echo ready; wait; echo never";
+    let mut wrapper = place.wrapper(&["--id=shell", "--signal-group"]).start(&["sh", "-c", script]);
+    let mut lines = BufReader::new(wrapper.process.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let child = wrapper.child();
+    wrapper.signal(Signal::SIGTERM);
+    assert_eq!(wrapper.wait().signal(), Some(libc::SIGTERM));
+    wait_until("the end of the group", || nix::sys::signal::killpg(child, None).is_err());
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn a_group_that_takes_too_long_to_stop_is_killed_whole() {
+    let place = Place::new();
+    let script = "trap '' TERM; sleep 600 & echo ready; wait";
+    let options = ["--id=deaf", "--signal-group", "--stop-timeout=300ms"];
+    let mut wrapper = place.wrapper(&options).start(&["sh", "-c", script]);
+    let mut lines = BufReader::new(wrapper.process.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let child = wrapper.child();
+    wrapper.signal(Signal::SIGTERM);
+    assert_eq!(wrapper.wait().signal(), Some(libc::SIGKILL));
+    wait_until("the end of the group", || nix::sys::signal::killpg(child, None).is_err());
+}
+
+#[test]
+fn a_wrapper_that_is_killed_takes_the_command_along_if_so_asked() {
+    let place = Place::new();
+    for (option, lives_on) in [("keep", true), ("stop", false)] {
+        let option = format!("--on-wrapper-death={option}");
+        let mut wrapper = place.wrapper(&["--id=orphan", &option]).start(&["sleep", "600"]);
+        let child = wrapper.child();
+        wait_until("exec", || status_of(child, "Name").as_deref() == Some("sleep"));
+        wrapper.signal(Signal::SIGKILL);
+        wrapper.wait();
+        if lives_on {
+            holds_for(std::time::Duration::from_millis(300), "being alive", || {
+                status_of(child, "Pid").is_some()
+            });
+        } else {
+            wait_until("the command's end", || status_of(child, "State").is_none_or(|s| s.starts_with('Z')));
+        }
+    }
+}
+
+#[test]
+fn a_subreaper_reaps_thousands_of_orphans_and_keeps_the_status() {
+    let place = Place::new();
+    // Each is orphaned at once; the last to end closes the pipe that the command waits for.
+    let script = "i=0; { while [ $i -lt 2000 ]; do (sleep 0.1 &) ; i=$((i+1)); done; } | cat
+        echo all ended; read line; exit 7";
+    let mut wrapper = place.wrapper(&["--id=reaper", "--subreaper"]);
+    let command = wrapper.command.args(["sh", "-c", script]);
+    let mut wrapper = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(wrapper.process.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "all ended");
+    wait_until("the reaping", || children_of(wrapper.pid()).len() == 1);
+    drop(wrapper.process.stdin.take());
+    assert_eq!(wrapper.wait().code(), Some(7));
 }
 
 #[test]

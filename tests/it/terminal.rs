@@ -96,3 +96,46 @@ fn job_control_works_as_without_the_wrapper() {
     terminal.program.signal(Signal::SIGHUP);
     terminal.program.wait();
 }
+
+#[test]
+fn a_group_of_its_own_has_the_terminal_and_gives_it_back() {
+    let place = Place::new();
+    let mut command = place.program("sh");
+    let script = format!(
+        "{WRAPPER} --id=own --signal-group python3 -c \"$COUNTER\"; echo ended $?; read line; echo got $line"
+    );
+    command.args(["-c", &script]).env("COUNTER", COUNTER.replace("time.sleep(600)", "break"));
+    let mut terminal = Terminal::start(command);
+    terminal.wait_to_see("ready");
+    wait_until("the registration", || place.lists("own"));
+    terminal.type_in("\x03");
+    terminal.wait_to_see("heard 2 for the 1");
+    terminal.type_in("\n");
+    terminal.wait_to_see("count is 1");
+    terminal.type_in("\x04");
+    terminal.wait_to_see("ended 0");
+    // What started us reads on.
+    terminal.type_in("this\n");
+    terminal.wait_to_see("got this");
+}
+
+#[test]
+fn ctrl_c_to_a_group_of_its_own_takes_the_service_out() {
+    let place = Place::new();
+    let mut command = place.program("bash");
+    command.args(["--norc", "--noprofile", "-i"]).env("PS1", "prompt> ");
+    let mut terminal = Terminal::start(command);
+    terminal.wait_to_see("prompt> ");
+    terminal.type_in(&format!("{WRAPPER} --id=own --signal-group sleep 600\n"));
+    wait_until("the registration", || place.lists("own"));
+    terminal.type_in("\x1a");
+    terminal.wait_to_see("Stopped");
+    terminal.type_in("fg\n");
+    terminal.wait_to_see_times("sleep 600", 3);
+    terminal.type_in("\x03");
+    terminal.type_in("echo status $?\n");
+    terminal.wait_to_see("status 130");
+    assert_eq!(place.events(), ["join own", "remove own"]);
+    terminal.program.signal(Signal::SIGHUP);
+    terminal.program.wait();
+}

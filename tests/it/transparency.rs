@@ -1,7 +1,7 @@
 //! Being wrapped changes nothing for the command: each test runs the same thing bare and wrapped.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -174,4 +174,56 @@ fn a_full_pipe_on_standard_error_does_not_hold_up_the_wrapper() {
     wrapper.wait();
     assert!(!place.lists("full"));
     drop(reader);
+}
+
+#[test]
+fn a_variable_that_names_a_pid_names_the_commands() {
+    let place = Place::new();
+    let inner = "echo $LISTEN_PID $WATCHDOG_PID $$ $LISTEN_FDS; env | grep -c ^LISTEN";
+    let script = format!(
+        "export LISTEN_FDS=1 LISTEN_PID=$$ WATCHDOG_PID=$$; exec {WRAPPER} --id=sockets sh -c '{inner}'"
+    );
+    let output = place.program("sh").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let [listen, watchdog, child, "1", "2"] = words[..] else { panic!("{said}") };
+    assert_eq!((listen, watchdog), (child, child));
+    // Somebody else's is left alone.
+    let script = format!("LISTEN_PID=1 exec {WRAPPER} --id=sockets sh -c 'echo $LISTEN_PID'");
+    let output = place.program("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n");
+}
+
+#[test]
+fn the_order_of_the_environment_is_kept_without_our_secrets() {
+    let place = Place::new();
+    let mut bare = place.program("env");
+    bare.env("ZZZ", "1").env("AAA", "2");
+    let mut wrapper = place.wrapper(&["--id=order"]);
+    wrapper.command.env("ZZZ", "1").env("AAA", "2").env("SERVICE_REGISTRY_API_KEY", "sesame");
+    let output = wrapper.output(&["env"]);
+    assert_eq!(
+        String::from_utf8_lossy(&wrapped.stdout),
+        String::from_utf8_lossy(&bare.output().unwrap().stdout)
+    );
+}
+
+#[test]
+fn a_stream_that_the_command_closes_is_closed() {
+    let place = Place::new();
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let mut wrapper = place.wrapper(&["--id=closes"]);
+    let number = writer.as_raw_fd();
+    before_exec(&mut wrapper.command, move || {
+        // SAFETY: a plain system call on a descriptor that is open.
+        unsafe { libc::dup2(number, 9) };
+    });
+    let mut wrapper = wrapper.start(&["sh", "-c", "echo out; echo nine >&9; exec sleep 600 >&- 9>&-"]);
+    drop(writer);
+    let mut said = String::new();
+    // Both end although the command lives on.
+    wrapper.process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    std::fs::File::from(reader).read_to_string(&mut said).unwrap();
+    assert_eq!(said, "out\nnine\n");
+    assert!(!wrapper.has_ended());
 }

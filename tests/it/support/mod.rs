@@ -222,7 +222,7 @@ impl Drop for Running {
     }
 }
 
-fn children_of(pid: Pid) -> Vec<Pid> {
+pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
