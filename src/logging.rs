@@ -4,7 +4,12 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// How much to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,15 +47,52 @@ pub fn start(level: Level, format: Format) {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(|| Unhurried);
-    let _ = match format {
-        Format::Text => lines.try_init(),
-        Format::Json => lines.json().flatten_event(true).try_init(),
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Unhurried);
+    let text = || format::format().with_target(false).with_ansi(false);
+    let json = || format::json().flatten_event(true).with_target(false);
+    let _ = match (format, is_journal()) {
+        (Format::Text, false) => lines.event_format(text()).try_init(),
+        (Format::Text, true) => {
+            lines.event_format(ForJournal(text().with_level(false).without_time())).try_init()
+        }
+        (Format::Json, false) => lines.fmt_fields(format::JsonFields::new()).event_format(json()).try_init(),
+        (Format::Json, true) => {
+            lines.fmt_fields(format::JsonFields::new()).event_format(ForJournal(json())).try_init()
+        }
     };
+}
+
+/// Whether standard error is the journal's: systemd tells its device and inode (`systemd.exec(5)`), so that a
+/// redirection does not deceive us.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    fstat(io::stderr()).is_ok_and(|file| stream == format!("{}:{}", file.st_dev, file.st_ino))
+}
+
+/// Each line with its level in front, as the journal reads it (`sd-daemon(3)`).
+struct ForJournal<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for ForJournal<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 6,
+            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
 }
 
 /// Standard error, for lines: one that would have to wait, for a full pipe or a stopped terminal, is dropped.

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::child::{Group, Launch};
 use super::ending::{Ending, OWN_FAILURE};
 use super::environment::Changes;
+use super::notify::ReadyWhen;
 use super::signal_number::SignalNumber;
 use super::supervision::{self, Deregister};
 use super::{PROGRAM, complain};
@@ -150,6 +151,13 @@ struct Arguments {
     #[arg(long, env = "SERVICE_REGISTRY_ON_WRAPPER_DEATH", value_name = "WHAT", default_value = "keep")]
     on_wrapper_death: OnDeath,
 
+    /// When systemd is told that the service is ready (`Type=notify`)
+    ///
+    /// What the command itself tells systemd is passed on in any case, as the main process's, so that the default
+    /// NotifyAccess=main is enough. With `started` and `registered` it need not tell anything.
+    #[arg(long, env = "SERVICE_REGISTRY_NOTIFY", value_name = "WHEN", default_value = "child")]
+    notify: ReadyWhen,
+
     /// Adopt the orphans of the command, as pid 1 does, and reap them
     #[arg(long, env = "SERVICE_REGISTRY_SUBREAPER", value_parser = clap::builder::BoolishValueParser::new())]
     subreaper: bool,
@@ -221,6 +229,7 @@ pub struct Settings {
     /// Where.
     pub registry: RegistryUrl,
     pub(super) orphans: Orphans,
+    pub(super) ready_when: ReadyWhen,
     stop_signal: SignalNumber,
     stop_timeout: Option<Duration>,
     on_conflict: OnConflict,
@@ -354,6 +363,7 @@ fn settings(arguments: Arguments, matches: &ArgMatches) -> Result<Settings, Refu
         },
         registry,
         orphans: if arguments.subreaper { Orphans::Adopt } else { Orphans::Leave },
+        ready_when: arguments.notify,
         stop_signal: arguments.stop_signal,
         stop_timeout: arguments.stop_timeout,
         on_conflict: match arguments.on_conflict {

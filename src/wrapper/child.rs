@@ -15,6 +15,7 @@ use tracing::debug;
 use super::ending::OWN_FAILURE;
 use super::environment::Changes;
 use super::inherited;
+use super::notify::Offer;
 use super::signal_number::SignalNumber;
 use super::signals::{Blocked, Delivery};
 use crate::message::Hint;
@@ -89,7 +90,11 @@ impl Child {
     ///
     /// # Errors
     /// When it does not exist, cannot be executed, or there can be no new process.
-    pub(super) fn start(launch: &Launch, blocked: &Blocked) -> Result<Self, StartError> {
+    pub(super) fn start(
+        launch: &Launch,
+        blocked: &Blocked,
+        notify: Option<&Offer>,
+    ) -> Result<Self, StartError> {
         let failed = |source| {
             let command = launch.command.first();
             let command = command.map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
@@ -101,7 +106,10 @@ impl Child {
         let mut birth = Birth {
             mask: blocked.original_mask(),
             children_ignored: reset_sigchld(),
-            environment: launch.environment.clone(),
+            environment: match notify {
+                Some(offer) => launch.environment.with_notify_socket(&offer.name),
+                None => launch.environment.clone(),
+            },
             group: launch.group,
             death_signal: launch.death_signal,
             parent: getpid(),
@@ -114,7 +122,7 @@ impl Child {
         }
         let child = command.spawn().map_err(failed)?;
         let pid = i32::try_from(child.id()).map_err(|_| failed(ErrorKind::Other.into()))?;
-        let_go_of_streams();
+        let_go_of_streams(notify);
         Ok(Self { pid: Pid::from_raw(pid), group: launch.group })
     }
 
@@ -210,15 +218,25 @@ impl Birth {
 
 /// Closes what is the child's alone. Held here as well, a pipe would not end when the child closes it, and a
 /// listening socket would go on accepting. Standard error stays: we write to it, too.
-fn let_go_of_streams() {
+fn let_go_of_streams(notify: Option<&Offer>) {
     let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
     for stream in 0..=1 {
         // SAFETY: both are open descriptors, and nothing in this process reads or writes these streams.
         unsafe { libc::dup2(null.as_raw_fd(), stream) };
     }
     drop(null);
-    // SAFETY: no value in this process owns a descriptor yet: the runtime, the registry and the log's are made later.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    let mut ours: Vec<u32> =
+        notify.iter().flat_map(|offer| offer.descriptors()).map(i32::cast_unsigned).collect();
+    ours.sort_unstable();
+    let mut first = 3;
+    for keep in ours.into_iter().chain([u32::MAX]) {
+        if first < keep {
+            // SAFETY: apart from these, no value in this process owns a descriptor yet: runtime and registry are
+            // made later.
+            unsafe { libc::close_range(first, keep - 1, 0) };
+        }
+        first = keep.saturating_add(1);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -13,17 +13,29 @@ unsafe extern "C" {
 /// where that is us, it has to be the child.
 const PIDS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
+/// The service manager's socket (`sd_notify(3)`).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+
 /// What is different in the child's environment.
 #[derive(Debug, Clone)]
 pub(super) struct Changes {
     /// Variables that are missing there.
     pub(super) secrets: Vec<&'static str>,
     pids: [Entry; PIDS.len()],
+    /// Takes the place of the variable that names the service manager's socket.
+    notify: Option<Entry>,
 }
 
 impl Changes {
     pub(super) fn without(secrets: Vec<&'static str>) -> Self {
-        Self { secrets, pids: [Entry::EMPTY; PIDS.len()] }
+        Self { secrets, pids: [Entry::EMPTY; PIDS.len()], notify: None }
+    }
+
+    /// The same, with `socket` as the service manager's.
+    pub(super) fn with_notify_socket(&self, socket: &str) -> Self {
+        let mut entry = Entry::EMPTY;
+        entry.write(NOTIFY_SOCKET.bytes().chain([b'=']).chain(socket.bytes()));
+        Self { notify: Some(entry), ..self.clone() }
     }
 
     /// Makes them, in this process: the child, before exec. `parent` is the wrapper's pid.
@@ -42,7 +54,7 @@ impl Changes {
             while !(*from).is_null() {
                 let entry = CStr::from_ptr(*from).to_bytes();
                 if !self.secrets.iter().any(|name| value_of(entry, name).is_some()) {
-                    *to = self.pid_entry(entry, parent, child).unwrap_or(*from);
+                    *to = self.replacement(entry, parent, child).unwrap_or(*from);
                     to = to.add(1);
                 }
                 from = from.add(1);
@@ -51,8 +63,11 @@ impl Changes {
         }
     }
 
-    /// The entry that takes the place of one that names `parent`.
-    fn pid_entry(&mut self, entry: &[u8], parent: u32, child: u32) -> Option<*mut c_char> {
+    /// What takes the place of an entry that names `parent`, or the service manager.
+    fn replacement(&mut self, entry: &[u8], parent: u32, child: u32) -> Option<*mut c_char> {
+        if let (Some(notify), Some(_)) = (&mut self.notify, value_of(entry, NOTIFY_SOCKET)) {
+            return Some(notify.0.as_mut_ptr().cast());
+        }
         let index = PIDS.iter().position(|name| value_of(entry, name).is_some())?;
         let value = value_of(entry, PIDS[index])?;
         let is_ours = std::str::from_utf8(value).ok()?.parse() == Ok(parent);
@@ -64,7 +79,7 @@ fn value_of<'a>(entry: &'a [u8], name: &str) -> Option<&'a [u8]> {
     entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
-/// Room for a name, `=`, a number and the NUL behind it.
+/// Room for a name, `=`, a number or a name that the kernel chose, and the NUL behind it.
 #[derive(Debug, Clone, Copy)]
 struct Entry([u8; 32]);
 
@@ -82,11 +97,15 @@ impl Entry {
                 break;
             }
         }
-        let text = name.bytes().chain([b'=']).chain(digits[first..].iter().copied()).chain([0]);
-        for (place, byte) in self.0.iter_mut().zip(text) {
+        self.write(name.bytes().chain([b'=']).chain(digits[first..].iter().copied()));
+        self.0.as_mut_ptr().cast()
+    }
+
+    fn write(&mut self, text: impl Iterator<Item = u8>) {
+        let last = self.0.len() - 1;
+        for (place, byte) in self.0[..last].iter_mut().zip(text.chain([0])) {
             *place = byte;
         }
-        self.0.as_mut_ptr().cast()
     }
 }
 
@@ -98,7 +117,7 @@ mod tests {
     fn a_pid_is_replaced_where_it_is_ours() {
         let mut changes = Changes::without(vec![]);
         let mut entry_for = |entry: &str| {
-            let entry = changes.pid_entry(entry.as_bytes(), 4711, 4_294_967_295)?;
+            let entry = changes.replacement(entry.as_bytes(), 4711, 4_294_967_295)?;
             // SAFETY: it points to an entry that ends with a NUL.
             Some(unsafe { CStr::from_ptr(entry) }.to_str().unwrap().to_owned())
         };

@@ -10,21 +10,24 @@ mod child;
 mod ending;
 mod environment;
 mod inherited;
+mod notify;
 mod reaper;
 mod signal_number;
 mod signals;
 mod supervision;
 
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::args::{Orphans, Settings};
 use self::child::Child;
 pub use self::ending::Ending;
+use self::notify::{Notifier, Offer, Receiver};
 use self::reaper::Change;
+use self::signal_number::SignalNumber;
 use self::signals::{Blocked, Notice, Origin, Signals};
 use self::supervision::{Effect, Event, Supervision};
-use crate::lease::driver::{Keeper, Task, keep};
+use crate::lease::driver::{Keeper, Task, Wish, keep};
 use crate::lease::{BootClock, Standing};
 use crate::message::{Hint, chain, report};
 use crate::model::InstanceId;
@@ -40,7 +43,8 @@ pub fn run(settings: &Settings) -> Ending {
     if settings.orphans == Orphans::Adopt {
         child::adopt_orphans();
     }
-    let child = match Child::start(&settings.launch, &blocked) {
+    let offer = Offer::new();
+    let child = match Child::start(&settings.launch, &blocked, offer.as_ref()) {
         Ok(child) => child,
         Err(error) => {
             complain(&report(PROGRAM, &error));
@@ -55,7 +59,7 @@ pub fn run(settings: &Settings) -> Ending {
         .build();
     let ending = match runtime {
         Ok(runtime) => {
-            let ending = runtime.block_on(supervise(settings, &child, &blocked));
+            let ending = runtime.block_on(supervise(settings, &child, &blocked, offer));
             // To drop it would close every registry, which takes time: a process's end closes them as well.
             std::mem::forget(runtime);
             ending
@@ -72,7 +76,7 @@ fn complain(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked) -> Ending {
+async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {
     let mut signals = match blocked.listen() {
         Ok(signals) => signals,
         Err(error) => return supervise_unregistered(child, blocked, &error),
@@ -81,7 +85,16 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked) -> End
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
     let lease = keep(task(settings), BootClock::new());
     let supervision = Supervision::new(settings.stop_policy());
-    Supervisor { child, signals: &mut signals, lease, supervision }.run().await
+    let (manager, words) = match offer.map(Offer::accept).transpose() {
+        Ok(Some((manager, words))) => (Some(manager), words),
+        Ok(None) => (None, Receiver::default()),
+        Err(error) => {
+            warn!(error = %error, "cannot listen to what the command tells the service manager");
+            (None, Receiver::default())
+        }
+    };
+    let notifier = Notifier::new(manager, settings.ready_when);
+    Supervisor { child, signals: &mut signals, lease, supervision, words, notifier }.run().await
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
@@ -119,10 +132,14 @@ struct Supervisor<'a> {
     signals: &'a mut Signals,
     lease: Keeper,
     supervision: Supervision,
+    /// What the child says to the service manager.
+    words: Receiver,
+    notifier: Notifier,
 }
 
 impl Supervisor<'_> {
     async fn run(mut self) -> Ending {
+        self.notifier.started();
         let mut effects = self.supervision.on(Event::Started, Instant::now());
         loop {
             for effect in effects.drain(..) {
@@ -150,6 +167,10 @@ impl Supervisor<'_> {
                     Change::Ended(ending) => Event::ChildEnded(ending),
                 }).collect(),
             },
+            words = self.words.next() => {
+                self.notifier.heard(&words);
+                vec![]
+            }
             () = self.lease.changed() => vec![self.lease_event()],
             () = sleep_until(deadline) => vec![Event::DeadlineReached],
         }
@@ -161,14 +182,25 @@ impl Supervisor<'_> {
             let hint = failure.hint();
             error!(error = chain(&**failure), hint = hint.as_deref(), "cannot register: stopping the child");
         }
+        self.notifier.lease_is(status.standing);
         Event::Lease(status.standing)
     }
 
     /// How we end, if that is the effect.
     fn carry_out(&mut self, effect: Effect) -> Option<Ending> {
         match effect {
-            Effect::Wish(wish) => self.lease.wish(wish),
-            Effect::Pass(signal) => self.child.signal(&signal),
+            Effect::Wish(wish) => {
+                if wish == Wish::Unlisted {
+                    self.notifier.stopping();
+                }
+                self.lease.wish(wish);
+            }
+            Effect::Pass(signal) => {
+                self.child.signal(&signal);
+                if signal.number == SignalNumber::HUP {
+                    self.notifier.reloaded();
+                }
+            }
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
             Effect::End(ending) => return Some(ending),

@@ -14,6 +14,7 @@ pub(super) struct NoSignal;
 
 impl SignalNumber {
     pub(super) const CONT: Self = Self(libc::SIGCONT);
+    pub(super) const HUP: Self = Self(libc::SIGHUP);
     pub(super) const INT: Self = Self(libc::SIGINT);
     pub(super) const QUIT: Self = Self(libc::SIGQUIT);
     pub(super) const TERM: Self = Self(libc::SIGTERM);

@@ -7,6 +7,7 @@ mod cli_output;
 mod exit_codes;
 mod footprint;
 mod lease;
+mod notify;
 mod registration;
 mod registry_file;
 mod signals;

@@ -203,7 +203,7 @@ fn the_order_of_the_environment_is_kept_without_our_secrets() {
     wrapper.command.env("ZZZ", "1").env("AAA", "2").env("SERVICE_REGISTRY_API_KEY", "sesame");
     let output = wrapper.output(&["env"]);
     assert_eq!(
-        String::from_utf8_lossy(&wrapped.stdout),
+        String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&bare.output().unwrap().stdout)
     );
 }

@@ -1,0 +1,208 @@
+//! `sd_notify(3)`: what the child tells its service manager, and what we do.
+//!
+//! A manager listens to its main process, which is us: the child gets a socket of ours, and what it says there is
+//! passed on in our name, descriptors and all. We add how the lease stands, and, as [`ReadyWhen`] says, tell in the
+//! child's place that it is ready.
+
+mod socket;
+
+use tracing::{debug, warn};
+
+use self::socket::{Manager, Message};
+pub(super) use self::socket::{Offer, Receiver};
+use crate::lease::Standing;
+
+/// When the service manager is told that the service is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ReadyWhen {
+    /// When the command says so.
+    Child,
+    /// As soon as the command runs: for one that does not speak `sd_notify`.
+    Started,
+    /// When it is registered.
+    Registered,
+}
+
+/// What is said to the service manager. Without one, nothing.
+pub(super) struct Notifier {
+    manager: Option<Manager>,
+    speech: Speech,
+}
+
+impl Notifier {
+    pub(super) fn new(manager: Option<Manager>, ready_when: ReadyWhen) -> Self {
+        Self { manager, speech: Speech::new(ready_when) }
+    }
+
+    /// The command runs.
+    pub(super) fn started(&mut self) {
+        let text = self.speech.started();
+        self.say(&text, &Message::default());
+    }
+
+    /// The child said something.
+    pub(super) fn heard(&mut self, message: &Message) {
+        debug!(text = %message.text.escape_ascii(), descriptors = message.descriptors.len(), "child notifies");
+        let text = self.speech.relay(&message.text);
+        self.say(&text, message);
+    }
+
+    /// The lease stands otherwise than before.
+    pub(super) fn lease_is(&mut self, standing: Standing) {
+        let text = self.speech.lease_is(standing);
+        self.say(&text, &Message::default());
+    }
+
+    /// We were asked to stop.
+    pub(super) fn stopping(&mut self) {
+        self.say(b"STOPPING=1\n", &Message::default());
+    }
+
+    /// A request to reload was passed on.
+    pub(super) fn reloaded(&mut self) {
+        let text = self.speech.reloaded();
+        self.say(&text, &Message::default());
+    }
+
+    fn say(&self, text: &[u8], message: &Message) {
+        let Some(manager) = &self.manager else { return };
+        if text.is_empty() && message.descriptors.is_empty() {
+            return;
+        }
+        if let Err(error) = manager.send(text, &message.descriptors) {
+            warn!(error = %error, "cannot notify the service manager");
+        }
+    }
+}
+
+/// What is said, line by line, without the saying.
+struct Speech {
+    ready_when: ReadyWhen,
+    is_ready: bool,
+    child_speaks: bool,
+    child_status: Option<Vec<u8>>,
+    lease: &'static str,
+}
+
+impl Speech {
+    fn new(ready_when: ReadyWhen) -> Self {
+        Self { ready_when, is_ready: false, child_speaks: false, child_status: None, lease: "" }
+    }
+
+    fn started(&mut self) -> Vec<u8> {
+        if self.ready_when == ReadyWhen::Started { self.ready() } else { Vec::new() }
+    }
+
+    fn ready(&mut self) -> Vec<u8> {
+        if std::mem::replace(&mut self.is_ready, true) { Vec::new() } else { b"READY=1\n".to_vec() }
+    }
+
+    /// What of the child's words is passed on: all but its claim to be the main process, and its first claim to be
+    /// ready where that is ours to make. Its status is joined with ours.
+    fn relay(&mut self, text: &[u8]) -> Vec<u8> {
+        self.child_speaks = true;
+        let mut passed = Vec::new();
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if line.starts_with(b"MAINPID=") || line.starts_with(b"MAINPIDFDID=") {
+                continue;
+            }
+            if let Some(status) = line.strip_prefix(b"STATUS=") {
+                self.child_status = Some(status.to_vec());
+                passed.extend(self.status());
+                continue;
+            }
+            if line == b"READY=1" && !self.is_ready {
+                if self.ready_when != ReadyWhen::Child {
+                    continue;
+                }
+                self.is_ready = true;
+            }
+            passed.extend(line);
+            passed.push(b'\n');
+        }
+        passed
+    }
+
+    fn lease_is(&mut self, standing: Standing) -> Vec<u8> {
+        self.lease = match standing {
+            Standing::Idle => return Vec::new(),
+            Standing::Registering => "registering",
+            Standing::Waiting => "not registered: another service has the id",
+            Standing::Held => "registered",
+            Standing::Failing => "registry is not available",
+            Standing::Refused => "cannot be registered",
+            Standing::Withdrawing => "leaving the registry",
+            Standing::Withdrawn => "not registered",
+        };
+        let mut text = self.status();
+        if standing == Standing::Held && self.ready_when == ReadyWhen::Registered {
+            text.extend(self.ready());
+        }
+        text
+    }
+
+    fn status(&self) -> Vec<u8> {
+        let child = self.child_status.as_deref().unwrap_or_default();
+        let between: &[u8] = if child.is_empty() || self.lease.is_empty() { b"" } else { b"; " };
+        [b"STATUS=", child, between, self.lease.as_bytes(), b"\n"].concat()
+    }
+
+    /// `Type=notify-reload` waits for an answer to its signal: ours, from a child that does not speak.
+    fn reloaded(&self) -> Vec<u8> {
+        if self.child_speaks || !self.is_ready {
+            return Vec::new();
+        }
+        format!("RELOADING=1\nMONOTONIC_USEC={}\nREADY=1\n", socket::monotonic_micros()).into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: Vec<u8>) -> String {
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn what_the_child_says_is_passed_on_but_for_its_pid() {
+        let mut speech = Speech::new(ReadyWhen::Child);
+        let text = b"READY=1\nMAINPID=4711\nWATCHDOG=1\n\nEXTEND_TIMEOUT_USEC=5\nBARRIER=1";
+        assert_eq!(said(speech.relay(text)), "READY=1\nWATCHDOG=1\nEXTEND_TIMEOUT_USEC=5\nBARRIER=1\n");
+        assert_eq!(said(speech.relay(b"\xff").into_iter().filter(u8::is_ascii).collect()), "\n");
+    }
+
+    #[test]
+    fn the_status_is_the_childs_and_the_leases() {
+        let mut speech = Speech::new(ReadyWhen::Child);
+        assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\n");
+        assert_eq!(said(speech.relay(b"STATUS=7 clients")), "STATUS=7 clients; registered\n");
+        assert_eq!(said(speech.lease_is(Standing::Failing)), "STATUS=7 clients; registry is not available\n");
+    }
+
+    #[test]
+    fn ready_is_said_once_by_whom_it_is_to_be_said() {
+        let mut speech = Speech::new(ReadyWhen::Registered);
+        assert_eq!(said(speech.started()), "");
+        assert_eq!(said(speech.relay(b"READY=1")), "");
+        assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\nREADY=1\n");
+        assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\n");
+        let mut speech = Speech::new(ReadyWhen::Started);
+        assert_eq!(said(speech.started()), "READY=1\n");
+    }
+
+    #[test]
+    fn a_reload_is_the_childs_to_report_if_it_speaks() {
+        let mut speech = Speech::new(ReadyWhen::Started);
+        speech.started();
+        let answer = said(speech.reloaded());
+        assert!(
+            answer.starts_with("RELOADING=1\nMONOTONIC_USEC=") && answer.ends_with("\nREADY=1\n"),
+            "{answer}"
+        );
+        assert_eq!(said(speech.relay(b"RELOADING=1\nMONOTONIC_USEC=1")), "RELOADING=1\nMONOTONIC_USEC=1\n");
+        // Ready again, after the reload: that has to arrive whoever said it the first time.
+        assert_eq!(said(speech.relay(b"READY=1")), "READY=1\n");
+        assert_eq!(said(speech.reloaded()), "");
+    }
+}
