@@ -158,9 +158,18 @@ struct Arguments {
     #[arg(long, env = "SERVICE_REGISTRY_NOTIFY", value_name = "WHEN", default_value = "child")]
     notify: ReadyWhen,
 
-    /// Adopt the orphans of the command, as pid 1 does, and reap them
-    #[arg(long, env = "SERVICE_REGISTRY_SUBREAPER", value_parser = clap::builder::BoolishValueParser::new())]
-    subreaper: bool,
+    /// What becomes of processes that the command leaves behind when it, or one below it, ends
+    ///
+    /// As pid 1 there is no choice.
+    #[arg(long, env = "SERVICE_REGISTRY_ORPHANS", value_name = "WHAT", default_value = "adopt")]
+    orphans: Orphans,
+
+    /// Follow the daemon that this file names when the command ends with 0
+    ///
+    /// For commands that put what they run into the background. The daemon is then what is registered, signalled, and
+    /// waited for.
+    #[arg(long, env = "SERVICE_REGISTRY_PID_FILE", value_name = "FILE")]
+    pid_file: Option<PathBuf>,
 
     /// How much to tell on standard error
     #[arg(long, env = "SERVICE_REGISTRY_LOG_LEVEL", value_name = "LEVEL", default_value = "warn")]
@@ -229,6 +238,7 @@ pub struct Settings {
     /// Where.
     pub registry: RegistryUrl,
     pub(super) orphans: Orphans,
+    pub(super) pid_file: Option<PathBuf>,
     pub(super) ready_when: ReadyWhen,
     stop_signal: SignalNumber,
     stop_timeout: Option<Duration>,
@@ -266,11 +276,13 @@ impl Settings {
     }
 }
 
-/// What becomes of processes below us whose parent has ended. (As pid 1 we have no choice.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of processes below us whose parent has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Orphans {
-    Leave,
+    /// They are the wrapper's: it reaps them, and knows of them (it is their subreaper).
     Adopt,
+    /// They are pid 1's, or another subreaper's.
+    Leave,
 }
 
 /// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
@@ -299,6 +311,8 @@ enum Refusal {
     },
     #[error("--api-key-file: `{}` holds no key", .0.display())]
     NoKey(PathBuf),
+    #[error("--pid-file: a daemon cannot be followed with --orphans=leave")]
+    NotOurs,
 }
 
 impl Hint for Refusal {
@@ -306,7 +320,7 @@ impl Hint for Refusal {
         match self {
             Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
             Self::Registry(error) => error.hint(),
-            Self::Value { .. } | Self::KeyFile { .. } | Self::NoKey(_) => None,
+            Self::Value { .. } | Self::KeyFile { .. } | Self::NoKey(_) | Self::NotOurs => None,
         }
     }
 }
@@ -339,6 +353,9 @@ fn settings(arguments: Arguments, matches: &ArgMatches) -> Result<Settings, Refu
     if !arguments.session_metadata.is_empty() {
         warnings.push("--session-metadata is a thing of the past: its pairs are treated as --metadata");
     }
+    if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
+        return Err(Refusal::NotOurs);
+    }
     if let Some(path) = &arguments.api_key_file {
         check_key_file(path)?;
     }
@@ -362,7 +379,8 @@ fn settings(arguments: Arguments, matches: &ArgMatches) -> Result<Settings, Refu
             death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
         },
         registry,
-        orphans: if arguments.subreaper { Orphans::Adopt } else { Orphans::Leave },
+        orphans: arguments.orphans,
+        pid_file: arguments.pid_file,
         ready_when: arguments.notify,
         stop_signal: arguments.stop_signal,
         stop_timeout: arguments.stop_timeout,

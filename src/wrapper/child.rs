@@ -42,7 +42,7 @@ pub(super) enum Group {
 }
 
 /// The command, running.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Child {
     pub(super) pid: Pid,
     group: Group,
@@ -124,6 +124,11 @@ impl Child {
         let pid = i32::try_from(child.id()).map_err(|_| failed(ErrorKind::Other.into()))?;
         let_go_of_streams(notify);
         Ok(Self { pid: Pid::from_raw(pid), group: launch.group })
+    }
+
+    /// A daemon that it left behind, in its place: it has a session of its own, and with that a group.
+    pub(super) fn following(pid: Pid) -> Self {
+        Self { pid, group: Group::Shared }
     }
 
     /// Passes a signal on. That the child has ended in the meantime is no error: its status is on the way.

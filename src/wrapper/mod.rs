@@ -7,6 +7,7 @@
 
 pub mod args;
 mod child;
+mod daemon;
 mod ending;
 mod environment;
 mod inherited;
@@ -16,6 +17,10 @@ mod signal_number;
 mod signals;
 mod supervision;
 
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use nix::unistd::Pid;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -25,7 +30,7 @@ pub use self::ending::Ending;
 use self::notify::{Notifier, Offer, Receiver};
 use self::reaper::Change;
 use self::signal_number::SignalNumber;
-use self::signals::{Blocked, Notice, Origin, Signals};
+use self::signals::{Blocked, Delivery, Notice, Origin, Signals};
 use self::supervision::{Effect, Event, Supervision};
 use crate::lease::driver::{Keeper, Task, Wish, keep};
 use crate::lease::{BootClock, Standing};
@@ -77,7 +82,7 @@ fn complain(text: &str) {
 }
 
 async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {
-    let mut signals = match blocked.listen() {
+    let signals = match blocked.listen() {
         Ok(signals) => signals,
         Err(error) => return supervise_unregistered(child, blocked, &error),
     };
@@ -94,7 +99,10 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
         }
     };
     let notifier = Notifier::new(manager, settings.ready_when);
-    Supervisor { child, signals: &mut signals, lease, supervision, words, notifier }.run().await
+    let pid_file = settings.pid_file.clone();
+    let following = None;
+    let child = child.clone();
+    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier }.run().await
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
@@ -127,9 +135,13 @@ fn task(settings: &Settings) -> Task {
     }
 }
 
-struct Supervisor<'a> {
-    child: &'a Child,
-    signals: &'a mut Signals,
+struct Supervisor {
+    child: Child,
+    /// Where the daemon is named that the child leaves behind.
+    pid_file: Option<PathBuf>,
+    /// The search for it, once the child has ended.
+    following: Option<Following>,
+    signals: Signals,
     lease: Keeper,
     supervision: Supervision,
     /// What the child says to the service manager.
@@ -137,7 +149,7 @@ struct Supervisor<'a> {
     notifier: Notifier,
 }
 
-impl Supervisor<'_> {
+impl Supervisor {
     async fn run(mut self) -> Ending {
         self.notifier.started();
         let mut effects = self.supervision.on(Event::Started, Instant::now());
@@ -161,12 +173,12 @@ impl Supervisor<'_> {
             biased;
             notice = self.signals.next() => match notice {
                 Notice::Signal(signal) => vec![Event::Signal(signal)],
-                Notice::Children => reaper::reap(self.child.pid).into_iter().map(|change| match change {
-                    Change::Stopped(signal) => Event::ChildStopped(signal),
-                    Change::Continued => Event::ChildContinued,
-                    Change::Ended(ending) => Event::ChildEnded(ending),
-                }).collect(),
+                Notice::Children => {
+                    let changes = reaper::reap(self.child.pid);
+                    changes.into_iter().filter_map(|change| self.child_event(change)).collect()
+                }
             },
+            daemon = found(&mut self.following) => self.follow(daemon),
             words = self.words.next() => {
                 self.notifier.heard(&words);
                 vec![]
@@ -174,6 +186,41 @@ impl Supervisor<'_> {
             () = self.lease.changed() => vec![self.lease_event()],
             () = sleep_until(deadline) => vec![Event::DeadlineReached],
         }
+    }
+
+    fn child_event(&mut self, change: Change) -> Option<Event> {
+        match (change, self.pid_file.take()) {
+            // What it was to run may be what it leaves behind.
+            (Change::Ended(Ending::Code(0)), Some(file)) => {
+                let search = Box::pin(async move { daemon::follow(&file).await });
+                self.following = Some(Following { search, held: Vec::new() });
+                return None;
+            }
+            (_, file) => self.pid_file = file,
+        }
+        Some(match change {
+            Change::Stopped(signal) => Event::ChildStopped(signal),
+            Change::Continued => Event::ChildContinued,
+            Change::Ended(ending) => {
+                if ending == Ending::Code(0) {
+                    daemon::tell_of_survivors();
+                }
+                Event::ChildEnded(ending)
+            }
+        })
+    }
+
+    /// The daemon takes the child's place, and gets the signals that came in between.
+    fn follow(&mut self, daemon: Option<Pid>) -> Vec<Event> {
+        let held = self.following.take().map(|following| following.held).unwrap_or_default();
+        let Some(pid) = daemon else { return vec![Event::ChildEnded(Ending::Code(0))] };
+        self.child = Child::following(pid);
+        for signal in &held {
+            self.child.signal(signal);
+        }
+        // It may have ended before it was known.
+        let changes = reaper::reap(pid);
+        changes.into_iter().filter_map(|change| self.child_event(change)).collect()
     }
 
     fn lease_event(&mut self) -> Event {
@@ -196,7 +243,10 @@ impl Supervisor<'_> {
                 self.lease.wish(wish);
             }
             Effect::Pass(signal) => {
-                self.child.signal(&signal);
+                match &mut self.following {
+                    Some(following) => following.held.push(signal.clone()),
+                    None => self.child.signal(&signal),
+                }
                 if signal.number == SignalNumber::HUP {
                     self.notifier.reloaded();
                 }
@@ -206,6 +256,19 @@ impl Supervisor<'_> {
             Effect::End(ending) => return Some(ending),
         }
         None
+    }
+}
+
+/// The search for a daemon, and the signals that are to reach it.
+struct Following {
+    search: Pin<Box<dyn Future<Output = Option<Pid>>>>,
+    held: Vec<Delivery>,
+}
+
+async fn found(following: &mut Option<Following>) -> Option<Pid> {
+    match following {
+        Some(following) => (&mut following.search).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@
 mod args;
 mod backends;
 mod cli_output;
+mod daemons;
 mod exit_codes;
 mod footprint;
 mod lease;

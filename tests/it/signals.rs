@@ -274,7 +274,7 @@ fn a_subreaper_reaps_thousands_of_orphans_and_keeps_the_status() {
     // Each is orphaned at once; the last to end closes the pipe that the command waits for.
     let script = "i=0; { while [ $i -lt 2000 ]; do (sleep 0.1 &) ; i=$((i+1)); done; } | cat
         echo all ended; read line; exit 7";
-    let mut wrapper = place.wrapper(&["--id=reaper", "--subreaper"]);
+    let mut wrapper = place.wrapper(&["--id=reaper"]);
     let command = wrapper.command.args(["sh", "-c", script]);
     let mut wrapper = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut lines = BufReader::new(wrapper.process.stdout.take().unwrap()).lines();

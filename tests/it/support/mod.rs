@@ -68,6 +68,19 @@ pub(crate) fn is_root(test: &str) -> bool {
     is_root
 }
 
+/// Whether a program is installed that a test needs. Says so loudly when not, and fails in CI, which has to have it.
+#[track_caller]
+#[expect(clippy::print_stderr, reason = "a skipped test must not look like one that passed")]
+pub(crate) fn is_there(program: &str, test: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    if !is_there {
+        eprintln!("SKIPPED, NEEDS {program}: {test}");
+        assert!(std::env::var_os("CI").is_none(), "CI has to have {program} for {test}");
+    }
+    is_there
+}
+
 /// A directory with a registry in it, both gone at the end of the test.
 pub(crate) struct Place {
     directory: TempDir,
