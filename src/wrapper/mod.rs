@@ -179,7 +179,7 @@ impl Supervisor {
                 }
             },
             daemon = found(&mut self.following) => self.follow(daemon),
-            words = self.words.next() => {
+            words = self.words.next(self.child.pid) => {
                 self.notifier.heard(&words);
                 vec![]
             }

@@ -13,5 +13,6 @@ mod registration;
 mod registry_file;
 mod signals;
 mod support;
+mod systemd;
 mod terminal;
 mod transparency;

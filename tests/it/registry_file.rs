@@ -80,6 +80,20 @@ fn in_a_shared_directory_the_file_is_shared() {
 }
 
 #[test]
+fn a_file_that_root_makes_in_somebodys_directory_is_theirs() {
+    if !is_root("a_file_that_root_makes_in_somebodys_directory_is_theirs") {
+        return;
+    }
+    let place = Place::new();
+    let directory = place.path().join("state");
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::chown(&directory, Some(4711), Some(4712)).unwrap();
+    assert!(place.services().is_empty());
+    let file = fs::metadata(place.registry_file()).unwrap();
+    assert_eq!((file.uid(), file.gid()), (4711, 4712));
+}
+
+#[test]
 fn users_of_a_group_share_a_registry() {
     if !is_root("users_of_a_group_share_a_registry") {
         return;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -192,7 +192,12 @@ fn make_file(path: &Path) -> std::io::Result<()> {
         Err(_) if path.exists() => return Ok(()),
         Err(error) => return Err(error),
     };
-    let shared = fs::metadata(directory)?.permissions().mode() & 0o022;
+    let owner = fs::metadata(directory)?;
+    // Whoever the directory is for must not be locked out by root's having looked first.
+    if nix::unistd::geteuid().is_root() && owner.uid() != 0 {
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    let shared = owner.permissions().mode() & 0o022;
     if shared != 0 {
         let mode = file.metadata()?.permissions().mode();
         // Who may write may also read.

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     getsockname, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::geteuid;
+use nix::unistd::{Pid, geteuid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -104,20 +104,20 @@ pub(in crate::wrapper) struct Receiver {
 }
 
 impl Receiver {
-    pub(in crate::wrapper) async fn next(&self) -> Message {
+    /// The next message from `child`, or from somebody who could as well send us signals.
+    pub(in crate::wrapper) async fn next(&self, child: Pid) -> Message {
         let Some(socket) = &self.socket else { return std::future::pending().await };
         loop {
             let Ok(mut ready) = socket.readable().await else { return std::future::pending().await };
-            if let Ok(Ok(Some(message))) = ready.try_io(|socket| receive(socket.get_ref())) {
+            if let Ok(Ok(Some(message))) = ready.try_io(|socket| receive(socket.get_ref(), child)) {
                 return message;
             }
         }
     }
 }
 
-/// The next message, unless its sender is a user who could not send us a signal either: anybody can find the
-/// socket.
-fn receive(socket: &OwnedFd) -> io::Result<Option<Message>> {
+/// The next message, unless it is a stranger's: anybody can find the socket.
+fn receive(socket: &OwnedFd, child: Pid) -> io::Result<Option<Message>> {
     let mut text = vec![0; LONGEST];
     // 253 is the most that one message can carry (SCM_MAX_FD).
     let mut control = nix::cmsg_space!([RawFd; 253], libc::ucred);
@@ -133,7 +133,8 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Message>> {
                 descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
             }
             ControlMessageOwned::ScmCredentials(sender) => {
-                is_trusted = sender.uid() == 0 || sender.uid() == geteuid().as_raw();
+                let is_child = sender.pid() == child.as_raw();
+                is_trusted = is_child || sender.uid() == 0 || sender.uid() == geteuid().as_raw();
             }
             _ => {}
         }

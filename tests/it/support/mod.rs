@@ -1,5 +1,6 @@
 //! What every test needs: a place of its own, the two programs, and patience with a condition.
 
+pub(crate) mod debian;
 pub(crate) mod pty;
 
 use std::ffi::OsStr;

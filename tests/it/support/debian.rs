@@ -1,0 +1,46 @@
+//! A Debian root, for containers to boot and run in: made once, kept outside the repository, never written to.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{is_root, is_there};
+
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,python3,procps,nginx-light,apache2,mariadb-server";
+
+/// The root's directory; none where a test that needs it is skipped. The first call takes half a minute.
+#[track_caller]
+pub(crate) fn root(test: &str) -> Option<PathBuf> {
+    if !is_root(test) || !is_there("mmdebstrap", test) {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    PACKAGES.hash(&mut hasher);
+    let cache = PathBuf::from("/var/tmp/service-registry-wrapper-tests");
+    fs::create_dir_all(&cache).unwrap();
+    let root = cache.join(format!("debian-{:x}", hasher.finish()));
+    let _lock = Flock::lock(File::create(cache.join("lock")).unwrap(), FlockArg::LockExclusive).unwrap();
+    if !root.exists() {
+        make(&root);
+    }
+    Some(root)
+}
+
+fn make(root: &PathBuf) {
+    // From where this machine has its own packages.
+    let sources = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output().unwrap();
+    let sources = String::from_utf8(sources.stdout).unwrap();
+    let mirror = sources.lines().next().unwrap();
+    let part = root.with_extension("part");
+    let _ = fs::remove_dir_all(&part);
+    let output = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=minbase", "--include", PACKAGES, "bookworm"])
+        .args([part.as_os_str(), mirror.as_ref()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(&part, root).unwrap();
+}

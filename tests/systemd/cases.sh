@@ -1,0 +1,198 @@
+#!/bin/bash
+# Runs inside a booted container, as root; writes a line for each case to /out/results.
+# Units are made here, but for those of packaging/systemd, which are tested as they are.
+
+result() { echo "$1" >>/out/results; }
+passed() { result "ok $1"; }
+failed() { result "not ok $1: $2"; }
+
+# check NAME CONDITION...: a case that holds when the condition does, at the latest after 15 s.
+check() {
+    local name=$1 i
+    shift
+    for i in $(seq 150); do
+        if "$@" >/dev/null 2>&1; then passed "$name"; return; fi
+        sleep 0.1
+    done
+    failed "$name" "$*; $(systemctl status --no-pager -l "${unit:-}" 2>&1 | tail -n 6 | tr '\n' '|')"
+}
+
+# unit NAME TYPE COMMAND [LINES]: makes a unit that runs COMMAND, and sets $unit.
+unit() {
+    unit=$1.service
+    printf '[Service]\nType=%s\nExecStart=%s\nKillMode=mixed\nTimeoutStopSec=20\nTimeoutStartSec=20\n%s\n' \
+        "$2" "$3" "${4:-}" >"/run/systemd/system/$unit"
+    systemctl daemon-reload
+}
+
+wrapper=/usr/bin/service-registry-wrapper
+listed() { raxsr services get "$1"; }
+unlisted() { ! listed "$1"; }
+property() { [ "$(systemctl show -P "$1" "$unit")" = "$2" ]; }
+happened() { raxsr -f json events list --limit 1000 | tr -d ' \n' | grep -q "\"type\":\"$1\",\"payload\":{\"id\":\"$2\""; }
+contains() { systemctl show -P "$1" "$unit" | grep -q -- "$2"; }
+
+# --- exec and simple: what ends by SIGTERM has succeeded, and left the registry before it was told
+for type in exec simple; do
+    unit $type $type "$wrapper --id=$type-1 /bin/sleep 600"
+    systemctl start $type
+    check "$type: registered" listed $type-1
+    systemctl stop $type
+    check "$type: stopped" property Result success
+    check "$type: unlisted" unlisted $type-1
+    check "$type: removed and not timed out" happened service.remove $type-1
+done
+unit missing exec "$wrapper --id=missing-1 /no/such/command"
+systemctl start missing
+check "missing command: 127" property ExecMainStatus 127
+
+# --- the order of a stop, whom it reaches, and a reload
+cat >/run/orderly <<'SCRIPT'
+#!/bin/bash
+look() { raxsr services get "$1" >/dev/null 2>&1; echo "listed: $?" >>/run/$1.log; }
+trap 'look '"$1"'; exit 0' TERM
+trap 'echo reloaded >>/run/'"$1"'.log' HUP
+while :; do sleep 0.05; done
+SCRIPT
+chmod +x /run/orderly
+unit mixed exec "$wrapper --id=mixed-1 /run/orderly mixed-1" 'ExecReload=/bin/kill -HUP $MAINPID'
+systemctl start mixed
+check "mixed: registered" listed mixed-1
+systemctl reload mixed
+check "reload: reaches the command" grep -q reloaded /run/mixed-1.log
+systemctl stop mixed
+check "mixed: unlisted before the signal" grep -q 'listed: 3' /run/mixed-1.log
+unit group exec "$wrapper --id=group-1 /bin/sleep 600" 'KillMode=control-group'
+systemctl start group
+check "control-group: registered" listed group-1
+systemctl stop group
+check "control-group: stopped" property Result success
+check "control-group: removed" happened service.remove group-1
+
+# --- notify: from a command that speaks, and for one that does not
+cat >/run/speaker <<'SCRIPT'
+#!/usr/bin/python3
+import os, socket, sys, time
+def say(text):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    name = os.environ['NOTIFY_SOCKET']
+    s.connect('\0' + name[1:] if name[0] == '@' else name)
+    s.send(text.encode())
+say('READY=1\nSTATUS=speaking')
+beats = int(sys.argv[1])
+while True:
+    if beats: say('WATCHDOG=1')
+    beats = max(0, beats - 1)
+    time.sleep(0.2)
+SCRIPT
+chmod +x /run/speaker
+unit speaker notify "$wrapper --id=speaker-1 /run/speaker 0"
+systemctl start speaker && passed "notify: a command that speaks" || failed "notify: a command that speaks" start
+check "notify: its status and the lease's" contains StatusText 'speaking; registered'
+check "notify: the wrapper is the main process" contains ExecMainPID "$(pgrep -x service-registr | tail -n 1)"
+systemctl stop speaker
+check "notify: stopped" property Result success
+unit silent notify "$wrapper --id=silent-1 --notify=registered /bin/sleep 600"
+systemctl start silent
+listed silent-1 && passed "notify: started means registered" || failed "notify: started means registered" "$(raxsr services list)"
+check "notify: status" contains StatusText registered
+systemctl stop silent
+unit nobody notify "$wrapper --id=nobody-1 /bin/sleep 600" 'TimeoutStartSec=2'
+systemctl start nobody && failed "notify: nobody says it" started || passed "notify: nobody says it, and systemd gives up"
+
+# --- the watchdog is the command's: what stops pinging is systemd's to kill
+unit watchdog notify "$wrapper --id=watchdog-1 /run/speaker 10" $'WatchdogSec=1\nWatchdogSignal=SIGKILL'
+systemctl start watchdog
+check "watchdog: alive while it pings" listed watchdog-1
+check "watchdog: killed when it stops" property Result watchdog
+
+# --- socket activation
+cat >/run/activated <<'SCRIPT'
+#!/usr/bin/python3
+import os, socket
+assert os.environ['LISTEN_PID'] == str(os.getpid()) and os.environ['LISTEN_FDS'] == '1'
+s = socket.socket(fileno=3)
+while True:
+    c, _ = s.accept(); c.send(b'served\n'); c.close()
+SCRIPT
+chmod +x /run/activated
+printf '[Socket]\nListenStream=/run/activated.sock\n' >/run/systemd/system/activated.socket
+unit activated exec "$wrapper --id=activated-1 /run/activated"
+systemctl start activated.socket
+check "socket activation: served" python3 -c "
+import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/activated.sock'); assert s.recv(9) == b'served\n'"
+check "socket activation: registered" listed activated-1
+systemctl stop activated.socket activated
+
+# --- hardened
+unit hardened exec "$wrapper --registry sqlite:///var/lib/hardened/registry.db --id=hardened-1 /bin/sleep 600" \
+    'DynamicUser=yes
+StateDirectory=hardened
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+NoNewPrivileges=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+CapabilityBoundingSet='
+systemctl start hardened
+check "hardened: registered" raxsr --registry sqlite:///var/lib/hardened/registry.db services get hardened-1
+check "hardened: runs" property ActiveState active
+systemctl stop hardened
+check "hardened: stopped" property Result success
+
+# --- the journal has levels, and no second time of day
+unit levels exec "$wrapper --registry sqlite:///proc/nowhere/registry.db --id=levels-1 /bin/sleep 600"
+systemctl start levels
+journal_has() { journalctl -u levels.service -o json --no-pager | grep '"PRIORITY":"4"' | grep -q '"MESSAGE":"cannot register'; }
+check "journal: a warning is one" journal_has
+systemctl stop levels
+
+# --- a daemon that forks away: followed by its pid file, as Type=exec (Type=forking would wait for the wrapper to fork)
+cat >/run/forker <<'SCRIPT'
+#!/bin/sh
+setsid sh -c 'trap "exit 0" TERM; echo $$ >/run/forker.pid; while :; do sleep 0.1; done' &
+until [ -s /run/forker.pid ]; do sleep 0.01; done
+SCRIPT
+chmod +x /run/forker
+unit forker exec "$wrapper --id=forker-1 --pid-file=/run/forker.pid /run/forker"
+systemctl start forker
+check "forks away: registered" listed forker-1
+sleep 1
+check "forks away: followed" property ActiveState active
+systemctl stop forker
+check "forks away: stopped" property Result success
+
+# --- the units that we ship
+fetch() { exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && grep -q '^HTTP/1' <&3; }
+for name in nginx apache mariadb; do
+    unit=registered-$name.service
+    systemctl start $unit
+    check "$name: active" property ActiveState active
+    check "$name: registered" listed "$(hostname)-$name"
+    case $name in
+        mariadb) check "mariadb: serves" mariadb -e 'SELECT 1' ;;
+        *)
+            check "$name: serves" fetch 80
+            systemctl reload $unit
+            check "$name: serves after a reload" fetch 80
+            check "$name: still active" property ActiveState active ;;
+    esac
+    systemctl stop $unit
+    check "$name: stopped" property Result success
+    check "$name: removed" happened service.remove "$(hostname)-$name"
+done
+unit=wrapped-service.service
+systemctl start $unit
+check "generic: registered" listed "$(hostname)-wrapped-service"
+check "generic: serves" fetch 8000
+systemctl stop $unit
+check "generic: stopped" property Result success
+
+result "done"
+systemctl --no-block exit 0
