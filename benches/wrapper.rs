@@ -31,6 +31,7 @@ fn main() {
     }
     let place = TempDir::new().unwrap();
     let prefixes = prefixes(&place);
+    let _lock = hang(&place);
     println!("{}", machine());
     println!("{:<26} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "start", "", "", "exit lag", "", "");
     println!(
@@ -55,7 +56,7 @@ fn main() {
         "{:<26} {:>11} {:>8} {:>8} {:>16} {:>12}",
         "", "private KiB", "PSS KiB", "threads", "CPU us/heartbeat", "binary KiB"
     );
-    for prefix in prefixes.iter().filter(|prefix| !prefix.words.is_empty()) {
+    for prefix in prefixes.iter().filter(|prefix| !prefix.words.is_empty() && !prefix.name.starts_with(' ')) {
         println!("{:<26} {}", prefix.name, at_rest(prefix));
     }
 }
@@ -68,20 +69,35 @@ struct Prefix {
 }
 
 fn prefixes(place: &TempDir) -> Vec<Prefix> {
-    let registry = format!("sqlite://{}/registry.db", place.path().display());
-    let options = ["--id=bench", "--interval=3", "--on-conflict=replace", "--registry", &registry];
-    let words = |program: &str, options: &[&str]| {
-        [&[program], options].concat().into_iter().map(str::to_owned).collect()
-    };
     let mut prefixes = vec![Prefix { name: "no prefix", words: Vec::new(), registry: None }];
     if let Some(tini) = on_path("tini") {
-        prefixes.push(Prefix { name: "tini -s", words: words(&tini, &["-s", "--"]), registry: None });
+        let words = [&tini, "-s", "--"].map(str::to_owned).to_vec();
+        prefixes.push(Prefix { name: "tini -s", words, registry: None });
     } else {
         println!("tini is not installed: no companion to compare with (apt-get install tini)");
     }
-    let registry = Some(registry.parse().unwrap());
-    prefixes.push(Prefix { name: "service-registry-wrapper", words: words(WRAPPER, &options), registry });
+    let url = |path: &str| format!("sqlite://{}/{path}/registry.db", place.path().display());
+    let wrapper = |url: &str| {
+        let options =
+            ["--id=bench", "--interval=3", "--on-conflict=replace", "--log-level=off", "--registry", url];
+        [&[WRAPPER], &options[..]].concat().into_iter().map(str::to_owned).collect()
+    };
+    let up = url("up");
+    let registry = Some(up.parse().unwrap());
+    prefixes.push(Prefix { name: "service-registry-wrapper", words: wrapper(&up), registry });
+    fs::write(place.path().join("down"), "a directory cannot be made here").unwrap();
+    prefixes.push(Prefix { name: "  registry down", words: wrapper(&url("down")), registry: None });
+    prefixes.push(Prefix { name: "  registry hung", words: wrapper(&url("hung")), registry: None });
     prefixes
+}
+
+/// Keeps everybody else waiting, for as long as it lives.
+fn hang(place: &TempDir) -> rusqlite::Connection {
+    let directory = place.path().join("hung");
+    fs::create_dir(&directory).unwrap();
+    let lock = rusqlite::Connection::open(directory.join("registry.db")).unwrap();
+    lock.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    lock
 }
 
 fn on_path(program: &str) -> Option<String> {

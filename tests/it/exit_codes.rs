@@ -58,8 +58,19 @@ fn as_pid_1_orphans_are_reaped_and_the_commands_status_is_kept() {
         return;
     }
     let place = Place::new();
-    let mut command = place.program("unshare");
-    command.args(["--pid", "--fork", "--mount-proc", WRAPPER, "--id=one", "sh", "-c"]);
+    let mut command = place.program("timeout");
+    command.args([
+        "60",
+        "unshare",
+        "--kill-child",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        WRAPPER,
+        "--id=one",
+        "sh",
+        "-c",
+    ]);
     // Two hundred grandchildren, orphaned and gone, before the command looks for what is left of them.
     let script = "i=0; while [ $i -lt 200 ]; do (true &) ; i=$((i+1)); done
         until [ $(ls -d /proc/[0-9]* | wc -l) -le 4 ]; do :; done

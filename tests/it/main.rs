@@ -4,6 +4,7 @@
 mod args;
 mod backends;
 mod cli_output;
+mod containers;
 mod daemons;
 mod exit_codes;
 mod footprint;

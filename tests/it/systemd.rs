@@ -11,8 +11,9 @@ fn the_cases_hold_under_a_real_systemd() {
     let Some(root) = debian::root(test).filter(|_| is_there("systemd-nspawn", test)) else { return };
     let out = tempfile::tempdir().unwrap();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut container = Command::new("systemd-nspawn");
+    let mut container = Command::new("timeout");
     container
+        .args(["--kill-after=10", "600", "systemd-nspawn"])
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .args(["--quiet", "--volatile=overlay", "--register=no", "--keep-unit", "--private-network"])
         .args(["--console=pipe", "--hostname=box", "--directory"])
