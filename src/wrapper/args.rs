@@ -48,20 +48,20 @@ struct Arguments {
     /// The service's name in the registry [default: <hostname>-<command>]
     ///
     /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same.
-    #[arg(long, env = "SERVICE_REGISTRY_ID", value_name = "ID")]
+    #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_ID", value_name = "ID")]
     id: Option<ServiceId>,
 
     /// What the service can be found by: TAG,TAG,...
     ///
     /// At most 10 tags of at most 55 characters. A comma in a tag is written `\,`. Can be given several times.
-    #[arg(long, short, env = "SERVICE_REGISTRY_TAGS", value_name = "TAGS")]
+    #[arg(long, help_heading = "Service", short, env = "SERVICE_REGISTRY_TAGS", value_name = "TAGS")]
     tags: Vec<String>,
 
     /// What else is to be known of it: KEY=VALUE,KEY=VALUE,...
     ///
     /// At most 20 pairs; keys and values of at most 255 characters. The first `=` ends the key, a comma in a
     /// value is written `\,`. Can be given several times; the last value of a key counts.
-    #[arg(long, short, env = "SERVICE_REGISTRY_METADATA", value_name = "PAIRS")]
+    #[arg(long, help_heading = "Service", short, env = "SERVICE_REGISTRY_METADATA", value_name = "PAIRS")]
     metadata: Vec<String>,
 
     /// As --metadata, for command lines of the Node.js tool
@@ -72,7 +72,7 @@ struct Arguments {
     ///
     /// 3 to 120 seconds: `20`, `20s` or `1m 30s`. Heartbeats go out about three times as often.
     #[arg(
-        long,
+        long, help_heading = "Service",
         short,
         env = "SERVICE_REGISTRY_INTERVAL",
         value_name = "TIME",
@@ -86,97 +86,156 @@ struct Arguments {
     /// `sqlite:///path` is an embedded registry: one file, shared by every wrapper and `raxsr` that names it.
     /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
     /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
-    #[arg(long, short, env = URL, value_name = "URL", hide_env_values = true)]
+    #[arg(long, help_heading = "Registry", short, env = URL, value_name = "URL", hide_env_values = true)]
     registry: Option<String>,
 
     /// Who we are to the registry
     ///
     /// An embedded registry asks for no login.
-    #[arg(long, env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
+    #[arg(long, help_heading = "Registry", env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
     username: Option<String>,
 
     /// The key to log in with: every user of this machine can read it off the command line
     ///
     /// --api-key-file and the environment variable are safe: the command does not get to see either.
-    #[arg(long, env = API_KEY, value_name = "KEY", hide_env_values = true)]
+    #[arg(long, help_heading = "Registry", env = API_KEY, value_name = "KEY", hide_env_values = true)]
     api_key: Option<String>,
 
     /// A file whose first line is the key to log in with
-    #[arg(long, env = API_KEY_FILE, value_name = "FILE")]
+    #[arg(long, help_heading = "Registry", env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
     /// Stop the command and exit with 100 when it cannot be registered
     ///
     /// Without it, the wrapper keeps trying for as long as the command lives. Once the command has been
     /// registered, no failure stops it either way.
-    #[arg(long, env = "SERVICE_REGISTRY_ABORT_ON_FAILURE", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, help_heading = "Registry", env = "SERVICE_REGISTRY_ABORT_ON_FAILURE", value_parser = clap::builder::BoolishValueParser::new())]
     abort_on_failure: bool,
 
     /// How many failed attempts to register are a failure for --abort-on-failure
     ///
     /// A failure that will not pass by itself (access denied, a broken file) counts at once.
-    #[arg(long, env = "SERVICE_REGISTRY_RETRIES", value_name = "COUNT", default_value = "3")]
+    #[arg(
+        long,
+        help_heading = "Registry",
+        env = "SERVICE_REGISTRY_RETRIES",
+        value_name = "COUNT",
+        default_value = "3"
+    )]
     retries: u32,
 
     /// When to take the service out of the registry, rather than let it expire
-    #[arg(long, env = "SERVICE_REGISTRY_DEREGISTER", value_name = "WHEN", default_value = "on-stop")]
+    #[arg(
+        long,
+        help_heading = "Registry",
+        env = "SERVICE_REGISTRY_DEREGISTER",
+        value_name = "WHEN",
+        default_value = "on-stop"
+    )]
     deregister: Deregister,
 
     /// What to do when another live service has the id
-    #[arg(long, env = "SERVICE_REGISTRY_ON_CONFLICT", value_name = "WHAT", default_value = "wait")]
+    #[arg(
+        long,
+        help_heading = "Registry",
+        env = "SERVICE_REGISTRY_ON_CONFLICT",
+        value_name = "WHAT",
+        default_value = "wait"
+    )]
     on_conflict: Conflict,
 
     /// What the command gets instead of SIGTERM when it is asked to stop
     ///
     /// A name or a number: nginx stops gracefully on QUIT, Apache on WINCH. Other signals are passed on as they are.
-    #[arg(long, env = "SERVICE_REGISTRY_STOP_SIGNAL", value_name = "SIGNAL", default_value = "TERM")]
+    #[arg(
+        long,
+        help_heading = "Signals and processes",
+        env = "SERVICE_REGISTRY_STOP_SIGNAL",
+        value_name = "SIGNAL",
+        default_value = "TERM"
+    )]
     stop_signal: SignalNumber,
 
     /// How long the command has to end when it is asked to stop, before it is killed [default: for ever]
     ///
     /// A second request shortens what is left to a second.
-    #[arg(long, env = "SERVICE_REGISTRY_STOP_TIMEOUT", value_name = "TIME", value_parser = span)]
+    #[arg(long, help_heading = "Signals and processes", env = "SERVICE_REGISTRY_STOP_TIMEOUT", value_name = "TIME", value_parser = span)]
     stop_timeout: Option<Duration>,
 
     /// Give the command a process group of its own, and send signals to all of it
     ///
     /// For shell scripts, which do not pass signals on. On a terminal, the group is put into the foreground.
-    #[arg(long, env = "SERVICE_REGISTRY_SIGNAL_GROUP", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, help_heading = "Signals and processes", env = "SERVICE_REGISTRY_SIGNAL_GROUP", value_parser = clap::builder::BoolishValueParser::new())]
     signal_group: bool,
 
     /// What becomes of the command when the wrapper is killed
     ///
     /// Either way the service expires. `stop` has the kernel send the stop signal to the command (but not to what
     /// it has started), unless the command changes its user or is executed with a set-user-id bit.
-    #[arg(long, env = "SERVICE_REGISTRY_ON_WRAPPER_DEATH", value_name = "WHAT", default_value = "keep")]
+    #[arg(
+        long,
+        help_heading = "Signals and processes",
+        env = "SERVICE_REGISTRY_ON_WRAPPER_DEATH",
+        value_name = "WHAT",
+        default_value = "keep"
+    )]
     on_wrapper_death: OnDeath,
 
     /// When systemd is told that the service is ready (`Type=notify`)
     ///
     /// What the command itself tells systemd is passed on in any case, as the main process's, so that the default
     /// NotifyAccess=main is enough. With `started` and `registered` it need not tell anything.
-    #[arg(long, env = "SERVICE_REGISTRY_NOTIFY", value_name = "WHEN", default_value = "child")]
+    #[arg(
+        long,
+        help_heading = "Signals and processes",
+        env = "SERVICE_REGISTRY_NOTIFY",
+        value_name = "WHEN",
+        default_value = "child"
+    )]
     notify: ReadyWhen,
 
     /// What becomes of processes that the command leaves behind when it, or one below it, ends
     ///
     /// As pid 1 there is no choice.
-    #[arg(long, env = "SERVICE_REGISTRY_ORPHANS", value_name = "WHAT", default_value = "adopt")]
+    #[arg(
+        long,
+        help_heading = "Signals and processes",
+        env = "SERVICE_REGISTRY_ORPHANS",
+        value_name = "WHAT",
+        default_value = "adopt"
+    )]
     orphans: Orphans,
 
     /// Follow the daemon that this file names when the command ends with 0
     ///
     /// For commands that put what they run into the background. The daemon is then what is registered, signalled, and
     /// waited for.
-    #[arg(long, env = "SERVICE_REGISTRY_PID_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        help_heading = "Signals and processes",
+        env = "SERVICE_REGISTRY_PID_FILE",
+        value_name = "FILE"
+    )]
     pid_file: Option<PathBuf>,
 
     /// How much to tell on standard error
-    #[arg(long, env = "SERVICE_REGISTRY_LOG_LEVEL", value_name = "LEVEL", default_value = "warn")]
+    #[arg(
+        long,
+        help_heading = "Log",
+        env = "SERVICE_REGISTRY_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "warn"
+    )]
     log_level: Level,
 
     /// In which form to tell it
-    #[arg(long, env = "SERVICE_REGISTRY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        help_heading = "Log",
+        env = "SERVICE_REGISTRY_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
     log_format: Format,
 
     /// The command to run, and its arguments
@@ -208,7 +267,7 @@ const AFTER_HELP: &str = "\
 Examples:
   service-registry-wrapper --id=web1-api --tags=api,www --metadata=port=8000 \\
       python3 -m http.server 8000
-  service-registry-wrapper --interval=10s --abort-on-failure nginx -g 'daemon off;'
+  service-registry-wrapper --interval=10s --stop-signal=QUIT nginx -g 'daemon off;'
   raxsr services list
 
 Stopping:
@@ -226,7 +285,8 @@ Exit status:
 Environment:
   Each option can be given as SERVICE_REGISTRY_<OPTION>, in capitals and with `_` for `-` (--registry as
   SERVICE_REGISTRY_URL). The command line comes first; an empty variable counts as none. The command's environment
-  is the wrapper's, without SERVICE_REGISTRY_API_KEY and SERVICE_REGISTRY_API_KEY_FILE.";
+  is the wrapper's, without SERVICE_REGISTRY_API_KEY and SERVICE_REGISTRY_API_KEY_FILE; LISTEN_PID and WATCHDOG_PID name
+  the command, and NOTIFY_SOCKET a socket whose messages the wrapper passes on.";
 
 /// What the wrapper is to do: valid, and free of how it was said.
 #[derive(Debug)]

@@ -29,9 +29,9 @@ const IMPATIENCE: Duration = Duration::from_secs(1);
 /// When to take the service out of the registry, rather than let it expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Deregister {
-    /// Whenever the child ends.
+    /// Whenever the command ends.
     Always,
-    /// When we are asked to stop; a child that ends by itself is left to expire, so that whoever watches for
+    /// When it is asked to stop; a command that ends by itself is left to expire, so that whoever watches for
     /// crashes sees one.
     OnStop,
     /// Never: the entry always expires.

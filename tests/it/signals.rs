@@ -202,6 +202,22 @@ fn without_descriptors_the_command_is_supervised_all_the_same() {
 }
 
 #[test]
+fn a_command_that_is_traced_has_not_ended() {
+    let place = Place::new();
+    let mut wrapper = place.wrapper(&["--id=traced"]).start(&["sleep", "600"]);
+    wait_until("the registration", || place.lists("traced"));
+    let child = wrapper.child();
+    nix::sys::ptrace::attach(child).unwrap();
+    wait_until("the tracing", || status_of(child, "State").unwrap().starts_with('t'));
+    holds_for(std::time::Duration::from_millis(300), "being listed", || place.lists("traced"));
+    assert!(!wrapper.has_ended());
+    nix::sys::ptrace::detach(child, None).unwrap();
+    wait_until("the end of the tracing", || status_of(child, "TracerPid").as_deref() == Some("0"));
+    wrapper.signal(Signal::SIGTERM);
+    assert_eq!(wrapper.wait().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
 fn a_stop_is_put_as_the_command_wants_it() {
     let place = Place::new();
     let mut listener = Listener::start(&place, &["--id=nginx", "--stop-signal=WINCH"]);
