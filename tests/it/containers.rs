@@ -17,7 +17,7 @@ struct Host {
 impl Host {
     /// With a Debian root, or none where the test is skipped.
     fn debian(test: &str) -> Option<Self> {
-        let rootfs = debian::root(test).filter(|_| has_podman(test))?;
+        let rootfs = debian::root("bookworm", test).filter(|_| has_podman(test))?;
         Some(Self::with(rootfs))
     }
 

@@ -6,9 +6,18 @@ use std::process::{Command, Stdio};
 use crate::support::{RAXSR, WRAPPER, debian, is_there};
 
 #[test]
-fn the_cases_hold_under_a_real_systemd() {
-    let test = "the_cases_hold_under_a_real_systemd";
-    let Some(root) = debian::root(test).filter(|_| is_there("systemd-nspawn", test)) else { return };
+fn the_cases_hold_under_debian_12s_systemd() {
+    hold_in("bookworm", "the_cases_hold_under_debian_12s_systemd");
+}
+
+/// Which has `Type=notify-reload`.
+#[test]
+fn the_cases_hold_under_debian_13s_systemd() {
+    hold_in("trixie", "the_cases_hold_under_debian_13s_systemd");
+}
+
+fn hold_in(release: &str, test: &str) {
+    let Some(root) = debian::root(release, test).filter(|_| is_there("systemd-nspawn", test)) else { return };
     let out = tempfile::tempdir().unwrap();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut container = Command::new("timeout");

@@ -100,6 +100,37 @@ systemctl stop silent
 unit nobody notify "$wrapper --id=nobody-1 /bin/sleep 600" 'TimeoutStartSec=2'
 systemctl start nobody && failed "notify: nobody says it" started || passed "notify: nobody says it, and systemd gives up"
 
+# --- notify-reload, where systemd has it: from a command that reports its reload, and for one that does not
+if [ "$(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')" -ge 253 ]; then
+    cat >/run/reporter <<'SCRIPT'
+#!/usr/bin/python3
+import os, signal, socket, time
+def say(text):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.connect('\0' + os.environ['NOTIFY_SOCKET'][1:])
+    s.send(text.encode())
+def reload(*_):
+    say('RELOADING=1\nMONOTONIC_USEC=%d' % (time.monotonic_ns() // 1000))
+    open('/run/reporter.log', 'w').write('reloaded')
+    say('READY=1')
+signal.signal(signal.SIGHUP, reload)
+say('READY=1')
+while True: time.sleep(600)
+SCRIPT
+    chmod +x /run/reporter
+    unit reporter notify-reload "$wrapper --id=reporter-1 /run/reporter"
+    systemctl start reporter
+    timeout 15 systemctl reload reporter && passed "notify-reload: reported" || failed "notify-reload: reported" reload
+    check "notify-reload: it did reload" grep -q reloaded /run/reporter.log
+    check "notify-reload: and runs" property ActiveState active
+    systemctl stop reporter
+    unit mute notify-reload "$wrapper --id=mute-1 --notify=registered /run/orderly mute-1"
+    systemctl start mute
+    timeout 15 systemctl reload mute && passed "notify-reload: answered for it" || failed "notify-reload: answered for it" reload
+    check "notify-reload: it got the signal" grep -q reloaded /run/mute-1.log
+    systemctl stop mute
+fi
+
 # --- the watchdog is the command's: what stops pinging is systemd's to kill
 unit watchdog notify "$wrapper --id=watchdog-1 /run/speaker 10" $'WatchdogSec=1\nWatchdogSignal=SIGKILL'
 systemctl start watchdog

@@ -11,9 +11,10 @@ use super::{is_root, is_there};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,python3,procps,nginx-light,apache2,mariadb-server";
 
-/// The root's directory; none where a test that needs it is skipped. The first call takes half a minute.
+/// The root's directory, of Debian 12 (`bookworm`) or another release; none where a test that needs it is skipped.
+/// The first call for each takes half a minute.
 #[track_caller]
-pub(crate) fn root(test: &str) -> Option<PathBuf> {
+pub(crate) fn root(release: &str, test: &str) -> Option<PathBuf> {
     if !is_root(test) || !is_there("mmdebstrap", test) {
         return None;
     }
@@ -21,15 +22,15 @@ pub(crate) fn root(test: &str) -> Option<PathBuf> {
     PACKAGES.hash(&mut hasher);
     let cache = PathBuf::from("/var/tmp/service-registry-wrapper-tests");
     fs::create_dir_all(&cache).unwrap();
-    let root = cache.join(format!("debian-{:x}", hasher.finish()));
+    let root = cache.join(format!("{release}-{:x}", hasher.finish()));
     let _lock = Flock::lock(File::create(cache.join("lock")).unwrap(), FlockArg::LockExclusive).unwrap();
     if !root.exists() {
-        make(&root);
+        make(release, &root);
     }
     Some(root)
 }
 
-fn make(root: &PathBuf) {
+fn make(release: &str, root: &PathBuf) {
     // From where this machine has its own packages.
     let sources = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output().unwrap();
     let sources = String::from_utf8(sources.stdout).unwrap();
@@ -37,7 +38,7 @@ fn make(root: &PathBuf) {
     let part = root.with_extension("part");
     let _ = fs::remove_dir_all(&part);
     let output = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=minbase", "--include", PACKAGES, "bookworm"])
+        .args(["--quiet", "--variant=minbase", "--include", PACKAGES, release])
         .args([part.as_os_str(), mirror.as_ref()])
         .output()
         .unwrap();
