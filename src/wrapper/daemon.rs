@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::{Pid, getpid, getsid};
+use nix::unistd::{Pid, getpid};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -16,18 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Says what to do instead, if the command has left a daemon behind: somebody in a session of its own. (A script's
-/// background job is in ours.)
+/// Says what to do instead, if the command has left anybody behind.
 pub(super) fn tell_of_survivors() {
-    let ours = getsid(None);
-    let Some(pid) = children().into_iter().find(|pid| getsid(Some(*pid)) != ours) else { return };
+    let Some(pid) = children().first().copied() else { return };
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    warn!(
-        pid = pid.as_raw(),
-        name = printable(name.trim()),
-        hint = "run it in the foreground (`apachectl -DFOREGROUND`, `nginx -g 'daemon off;'`), or name its --pid-file",
-        "the command has ended, but what it started runs on, unregistered"
-    );
+    let (pid, name) = (pid.as_raw(), printable(name.trim()));
+    let hint =
+        "run it in the foreground (`apache2 -DFOREGROUND`, `nginx -g 'daemon off;'`), or name its --pid-file";
+    if getpid().as_raw() == 1 {
+        warn!(pid, name, hint, "the command has ended, and what it started ends with us, as pid 1");
+    } else {
+        warn!(pid, name, hint, "the command has ended, but what it started runs on, unregistered");
+    }
 }
 
 /// The daemon that `file` names, once it names one of ours; none when nobody is left or it takes too long.

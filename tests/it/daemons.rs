@@ -50,7 +50,7 @@ fn a_command_that_leaves_a_daemon_behind_is_told_what_to_do_instead() {
 #[test]
 fn a_command_that_leaves_nobody_behind_is_told_nothing() {
     let place = Place::new();
-    let output = place.wrapper(&["--id=plain"]).output(&["sh", "-c", "true & true"]);
+    let output = place.wrapper(&["--id=plain"]).output(&["sh", "-c", "true & wait"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 

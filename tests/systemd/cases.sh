@@ -225,5 +225,34 @@ check "generic: serves" fetch 8000
 systemctl stop $unit
 check "generic: stopped" property Result success
 
+# --- daemons in the form that forks away, and behind a shell that ignores signals
+runs() { pgrep -x "$1"; }
+gone() { ! runs "$1"; }
+mkdir -p /run/apache2 /run/lock/apache2
+# (Debian's apache2ctl would have systemd start Apache, were it not told that systemd already does.)
+export APACHE_STARTED_BY_SYSTEMD=yes
+$wrapper --id=forks-apache apache2ctl start 2>/run/told
+check "apache2ctl start: told" grep -q 'what it started runs on, unregistered.*name="apache2"' /run/told
+apache2ctl stop
+check "apache2ctl start: stopped by hand" gone apache2
+$wrapper --id=forks-nginx nginx 2>/run/told
+check "nginx with daemon on: told" grep -q 'what it started runs on, unregistered.*name="nginx"' /run/told
+nginx -s stop
+check "nginx with daemon on: stopped by hand" gone nginx
+unit ctl exec "$wrapper --id=ctl-1 --signal-group --stop-signal=WINCH /usr/sbin/apache2ctl -DFOREGROUND"
+systemctl start ctl
+check "apache2ctl in the foreground: serves" fetch 80
+systemctl stop ctl
+check "apache2ctl in the foreground: all of it stopped" gone apache2
+check "apache2ctl in the foreground: removed" happened service.remove ctl-1
+install -m 755 -o mysql -g root -d /run/mysqld
+unit safe exec "$wrapper --id=safe-1 --signal-group /usr/bin/mysqld_safe --user=mysql"
+systemctl start safe
+check "mysqld_safe: serves" mariadb -e 'SELECT 1'
+systemctl stop safe
+check "mysqld_safe: all of it stopped" gone mariadbd
+check "mysqld_safe: by its own will" property Result success
+check "mysqld_safe: removed" happened service.remove safe-1
+
 result "done"
 systemctl --no-block exit 0
