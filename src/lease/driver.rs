@@ -119,7 +119,7 @@ impl<C: Clock> Driver<C> {
     ) -> Self {
         wishes.mark_changed();
         let lease = Lease::new(task.policy.clone(), Rng::with_seed(seed(task.instance)));
-        let journal = Journal::new(&task);
+        let journal = Journal::new(&task.registration, task.registry.url());
         Self { task, clock, wishes, statuses, lease, journal, under_way: None }
     }
 

@@ -6,9 +6,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Standing;
-use super::driver::Task;
 use crate::message::{Hint, chain};
-use crate::model::{HeartbeatTimeout, ServiceId};
+use crate::model::{HeartbeatTimeout, Registration, ServiceId};
 use crate::registry::{Error, Recourse};
 
 pub(super) struct Journal {
@@ -29,11 +28,11 @@ struct Trouble {
 }
 
 impl Journal {
-    pub(super) fn new(task: &Task) -> Self {
+    pub(super) fn new(registration: &Registration, registry: &str) -> Self {
         Self {
-            service: task.registration.id.clone(),
-            registry: task.registry.url().to_owned(),
-            timeout: task.registration.heartbeat_timeout,
+            service: registration.id.clone(),
+            registry: registry.to_owned(),
+            timeout: registration.heartbeat_timeout,
             standing: Standing::Idle,
             trouble: None,
             overcome: None,

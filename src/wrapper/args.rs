@@ -1,29 +1,24 @@
 //! The wrapper's command line: what may be typed, and what it means.
 
 mod list;
+mod settings;
 
 use std::ffi::OsString;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Parser, ValueEnum};
-use tracing::warn;
+use clap::{Parser, ValueEnum};
 
-use super::child::{Group, Launch};
+pub use self::settings::Settings;
 use super::ending::{Ending, OWN_FAILURE};
-use super::environment::Changes;
 use super::notify::ReadyWhen;
 use super::signal_number::SignalNumber;
-use super::supervision::{self, Deregister};
+use super::supervision::Deregister;
 use super::{PROGRAM, complain};
 use crate::command_line::{self, Stop};
-use crate::lease::{self, OnConflict};
 use crate::logging::{self, Format, Level};
 use crate::message::{Hint, report};
-use crate::model::{self, HeartbeatTimeout, Metadata, Registration, ServiceId, Tag, Tags};
-use crate::registry::{RegistryUrl, UrlError};
+use crate::model::{HeartbeatTimeout, ServiceId};
 
 const API_KEY: &str = "SERVICE_REGISTRY_API_KEY";
 const API_KEY_FILE: &str = "SERVICE_REGISTRY_API_KEY_FILE";
@@ -263,6 +258,15 @@ enum OnDeath {
     Stop,
 }
 
+/// What becomes of processes below us whose parent has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Orphans {
+    /// They are the wrapper's: it reaps them, and knows of them (it is their subreaper).
+    Adopt,
+    /// They are pid 1's, or another subreaper's.
+    Leave,
+}
+
 const AFTER_HELP: &str = "\
 Examples:
   service-registry-wrapper --id=web1-api --tags=api,www --metadata=port=8000 \\
@@ -288,103 +292,6 @@ Environment:
   is the wrapper's, without SERVICE_REGISTRY_API_KEY and SERVICE_REGISTRY_API_KEY_FILE; LISTEN_PID and WATCHDOG_PID name
   the command, and NOTIFY_SOCKET a socket whose messages the wrapper passes on.";
 
-/// What the wrapper is to do: valid, and free of how it was said.
-#[derive(Debug)]
-pub struct Settings {
-    /// What to start.
-    pub launch: Launch,
-    /// What to register.
-    pub registration: Registration,
-    /// Where.
-    pub registry: RegistryUrl,
-    pub(super) orphans: Orphans,
-    pub(super) pid_file: Option<PathBuf>,
-    pub(super) ready_when: ReadyWhen,
-    stop_signal: SignalNumber,
-    stop_timeout: Option<Duration>,
-    on_conflict: OnConflict,
-    deregister: Deregister,
-    give_up_after: Option<NonZeroU32>,
-    warnings: Vec<&'static str>,
-}
-
-impl Settings {
-    pub(super) fn lease_policy(&self) -> lease::Policy {
-        lease::Policy {
-            timeout: self.registration.heartbeat_timeout,
-            on_conflict: self.on_conflict,
-            give_up_after: self.give_up_after,
-        }
-    }
-
-    pub(super) fn stop_policy(&self) -> supervision::Policy {
-        let reinstate_after = self.registration.heartbeat_timeout.as_duration();
-        supervision::Policy {
-            deregister: self.deregister,
-            reinstate_after,
-            stop_signal: self.stop_signal,
-            stop_timeout: self.stop_timeout,
-            group: self.launch.group,
-        }
-    }
-
-    /// Says what the command line has that is better not there.
-    pub(super) fn tell_warnings(&self) {
-        for warning in &self.warnings {
-            warn!("{warning}");
-        }
-    }
-}
-
-/// What becomes of processes below us whose parent has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Orphans {
-    /// They are the wrapper's: it reaps them, and knows of them (it is their subreaper).
-    Adopt,
-    /// They are pid 1's, or another subreaper's.
-    Leave,
-}
-
-/// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
-fn span(text: &str) -> Result<Duration, humantime::DurationError> {
-    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
-}
-
-/// Why there is nothing to run.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("--{flag}")]
-    Value {
-        flag: &'static str,
-        #[source]
-        source: model::Error,
-    },
-    #[error("--metadata: `{}` is not of the form KEY=VALUE", model::printable(.0))]
-    Pair(String),
-    #[error("--registry")]
-    Registry(#[from] UrlError),
-    #[error("--api-key-file: cannot read `{}`", .path.display())]
-    KeyFile {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("--api-key-file: `{}` holds no key", .0.display())]
-    NoKey(PathBuf),
-    #[error("--pid-file: a daemon cannot be followed with --orphans=leave")]
-    NotOurs,
-}
-
-impl Hint for Refusal {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
-            Self::Registry(error) => error.hint(),
-            Self::Value { .. } | Self::KeyFile { .. } | Self::NoKey(_) | Self::NotOurs => None,
-        }
-    }
-}
-
 /// Reads the command line and the environment, and starts logging as they ask for.
 ///
 /// # Errors
@@ -396,7 +303,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Settings, Endi
         Stop::Mistake(mistake) => refuse(&mistake),
     })?;
     logging::start(arguments.log_level, arguments.log_format);
-    settings(arguments, &matches).map_err(|refusal| refuse(&refusal))
+    Settings::new(arguments, &matches).map_err(|refusal| refuse(&refusal))
 }
 
 fn refuse<E: std::error::Error + Hint + 'static>(error: &E) -> Ending {
@@ -404,84 +311,7 @@ fn refuse<E: std::error::Error + Hint + 'static>(error: &E) -> Ending {
     Ending::Code(OWN_FAILURE)
 }
 
-fn settings(arguments: Arguments, matches: &ArgMatches) -> Result<Settings, Refusal> {
-    let mut warnings = Vec::new();
-    let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-    if typed("api_key") {
-        warnings.push("every user of this machine can read the key that --api-key gives: use --api-key-file");
-    }
-    if !arguments.session_metadata.is_empty() {
-        warnings.push("--session-metadata is a thing of the past: its pairs are treated as --metadata");
-    }
-    if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
-        return Err(Refusal::NotOurs);
-    }
-    if let Some(path) = &arguments.api_key_file {
-        check_key_file(path)?;
-    }
-    let registry = RegistryUrl::given(arguments.registry.as_deref())?;
-    let mut secret_variables = vec![API_KEY, API_KEY_FILE];
-    if std::env::var_os(URL).is_some_and(|url| url.to_string_lossy().contains('@')) {
-        secret_variables.push(URL);
-    }
-    let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
-    Ok(Settings {
-        registration: Registration {
-            id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
-            heartbeat_timeout: arguments.interval,
-            tags: tags(&arguments.tags)?,
-            metadata: metadata(arguments.session_metadata.iter().chain(&arguments.metadata))?,
-        },
-        launch: Launch {
-            command: arguments.command,
-            environment: Changes::without(secret_variables),
-            group: if arguments.signal_group { Group::Own } else { Group::Shared },
-            death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
-        },
-        registry,
-        orphans: arguments.orphans,
-        pid_file: arguments.pid_file,
-        ready_when: arguments.notify,
-        stop_signal: arguments.stop_signal,
-        stop_timeout: arguments.stop_timeout,
-        on_conflict: match arguments.on_conflict {
-            Conflict::Wait => OnConflict::Wait,
-            Conflict::Replace => OnConflict::Replace,
-            Conflict::Fail => OnConflict::Fail,
-        },
-        deregister: arguments.deregister,
-        give_up_after: arguments.abort_on_failure.then_some(retries),
-        warnings,
-    })
-}
-
-fn default_id(command: &[OsString]) -> ServiceId {
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    let program = command.first().map(PathBuf::from).unwrap_or_default();
-    let program = program.file_name().unwrap_or_default();
-    ServiceId::for_command(&host.to_string_lossy(), &program.to_string_lossy())
-}
-
-fn tags(values: &[String]) -> Result<Tags, Refusal> {
-    let refuse = |source| Refusal::Value { flag: "tags", source };
-    let tags = values.iter().flat_map(|value| list::items(value)).map(Tag::new).collect::<Result<_, _>>();
-    tags.and_then(Tags::new).map_err(refuse)
-}
-
-fn metadata<'a>(values: impl Iterator<Item = &'a String>) -> Result<Metadata, Refusal> {
-    let pair = |item: String| match item.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Refusal::Pair(item)),
-    };
-    let pairs = values.flat_map(|value| list::items(value)).map(pair).collect::<Result<Vec<_>, _>>()?;
-    Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
-}
-
-fn check_key_file(path: &PathBuf) -> Result<(), Refusal> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| Refusal::KeyFile { path: path.clone(), source })?;
-    if text.lines().next().is_none_or(|line| line.trim().is_empty()) {
-        return Err(Refusal::NoKey(path.clone()));
-    }
-    Ok(())
+/// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
+fn span(text: &str) -> Result<Duration, humantime::DurationError> {
+    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }

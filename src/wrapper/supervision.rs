@@ -21,7 +21,7 @@ use crate::lease::driver::Wish;
 
 /// How long a planned deregistration may hold up the signal that asked for it, and our end.
 const WITHDRAWAL_BUDGET: Duration = Duration::from_secs(1);
-/// How long a child has to end when we stop it because it could not be registered.
+/// How long a child has to end when we stop it because it could not be registered, unless it was given a time.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a child that has a time to end in still has after a second request.
 const IMPATIENCE: Duration = Duration::from_secs(1);
@@ -256,7 +256,8 @@ impl Supervision {
         self.lease = standing;
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running if standing == Standing::Refused => {
-                self.phase = Phase::Aborting { kill_at: Some(now + GRACE) };
+                let grace = self.policy.stop_timeout.unwrap_or(GRACE);
+                self.phase = Phase::Aborting { kill_at: Some(now + grace) };
                 // A stopped child would not see the end coming.
                 let signals = [self.policy.stop_signal, SignalNumber::CONT];
                 signals.map(|signal| Effect::Pass(Delivery::of(signal))).to_vec()

@@ -160,10 +160,15 @@ fn an_outage_counts_as_failure_after_so_many_tries() {
 fn without_it_no_registry_failure_touches_the_command() {
     let place = Place::new();
     fs::write(place.path().join("state"), "").unwrap();
-    let output = place.wrapper(&["--retries=1", "--interval=3"]).output(&["sh", "-c", "sleep 2; exit 9"]);
-    assert_eq!(output.status.code(), Some(9));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(text.matches("WARN").count(), 1, "told once, not once a try: {text}");
+    let log = place.path().join("log");
+    let options = ["--retries=1", "--interval=3", "--log-level=debug"];
+    let script = "until [ -e told ]; do sleep 0.05; done; exit 9";
+    let mut wrapper = place.wrapper(&options).start_with_log(&log, &["sh", "-c", script]);
+    let said = || fs::read_to_string(&log).unwrap();
+    wait_until("some failures", || said().matches("request failed").count() >= 4);
+    fs::write(place.path().join("told"), "").unwrap();
+    assert_eq!(wrapper.wait().code(), Some(9));
+    assert_eq!(said().matches("WARN").count(), 1, "told once, not once a try: {}", said());
 }
 
 #[test]

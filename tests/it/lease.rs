@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Place, holds_for, wait_until};
+use crate::support::{Place, holds_for, says, wait_until};
 
 #[test]
 fn a_registry_that_was_deleted_is_made_again_with_everyone_in_it() {
@@ -43,15 +43,18 @@ fn a_broken_file_that_is_moved_away_is_replaced_by_the_wrappers() {
     let place = Place::new();
     fs::create_dir(place.path().join("state")).unwrap();
     fs::write(place.registry_file(), "not a database".repeat(99)).unwrap();
-    let mut wrapper = place.wrapper(&["--id=hopeful", "--interval=3"]).start(&["sleep", "600"]);
+    let log = place.path().join("log");
+    let mut wrapper =
+        place.wrapper(&["--id=hopeful", "--interval=3"]).start_with_log(&log, &["sleep", "600"]);
     let child = wrapper.child();
+    wait_until("the failure", || says(&log, "cannot register, trying on"));
     assert_eq!(place.raxsr(&["services", "list"]).status.code(), Some(1));
     fs::rename(place.registry_file(), place.path().join("broken")).unwrap();
     wait_until("the registration", || place.lists("hopeful"));
     assert_eq!(wrapper.child(), child, "the command did not notice");
     wrapper.signal(Signal::SIGTERM);
-    let log = wrapper.stderr();
-    assert!(log.contains("cannot register, trying on") && log.contains("registered at last"), "{log}");
+    wrapper.wait();
+    assert!(says(&log, "registered at last"));
 }
 
 #[test]

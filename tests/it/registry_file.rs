@@ -9,17 +9,19 @@ use std::process::Output;
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
-use crate::support::{Place, RAXSR, Running, WRAPPER, is_root, wait_until};
+use crate::support::{Place, RAXSR, Running, WRAPPER, is_root, says, wait_until};
 
 /// Asserts that `raxsr` refuses with 1 and says `expected` and the file's name, and that a wrapper only warns.
 #[track_caller]
 fn is_told(place: &Place, expected: &str, hint: &str) {
     let output = place.raxsr(&["services", "list"]);
     is_clear(place, &output, expected, hint);
-    let output = place.wrapper(&["--interval=3"]).output(&["sh", "-c", "sleep 1; exit 9"]);
-    assert_eq!(output.status.code(), Some(9), "{output:?}");
-    let log = String::from_utf8(output.stderr).unwrap();
-    assert!(log.contains("WARN cannot register, trying on") && log.contains(expected), "{log}");
+    let log = place.path().join("log");
+    let script = "until [ -e told ]; do sleep 0.05; done; exit 9";
+    let mut wrapper = place.wrapper(&["--interval=3"]).start_with_log(&log, &["sh", "-c", script]);
+    wait_until("the warning", || says(&log, "WARN cannot register, trying on") && says(&log, expected));
+    fs::write(place.path().join("told"), "").unwrap();
+    assert_eq!(wrapper.wait().code(), Some(9));
 }
 
 #[track_caller]
@@ -199,14 +201,16 @@ fn a_full_disk_is_told_and_is_no_end() {
         "mount -t tmpfs -o size=200k none {0} || exit 99
         {RAXSR} services list >/dev/null || exit 98
         cat /dev/zero >{0}/ballast 2>/dev/null
-        {WRAPPER} --id=squeezed --interval=3 sleep 600 & wrapper=$!
-        sleep 1; {RAXSR} services list; echo status $?
+        {WRAPPER} --id=squeezed --interval=3 sleep 600 2>{0}.log & wrapper=$!
+        until grep -q 'cannot register' {0}.log; do sleep 0.1; done
+        {RAXSR} services list; echo status $?
         rm {0}/ballast
         until {RAXSR} services get squeezed >/dev/null 2>&1; do sleep 0.1; done
-        kill $wrapper; wait $wrapper; echo ended $?",
+        kill $wrapper; wait $wrapper; echo ended $?; cat {0}.log >&2",
         state.display()
     );
-    let output = place.program("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let mut command = place.program("timeout");
+    let output = command.args(["60", "unshare", "--mount", "sh", "-c", &script]).output().unwrap();
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("ended 143"), "{said} {told}");
     assert!(

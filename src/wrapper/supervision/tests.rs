@@ -182,6 +182,16 @@ fn a_child_that_must_be_registered_and_cannot_be_is_stopped() {
 }
 
 #[test]
+fn a_child_that_must_be_registered_has_the_time_that_it_was_given() {
+    let stop_timeout = Some(Duration::from_secs(3));
+    let mut scene = Scene::with(Policy { stop_timeout, ..policy() });
+    let refused_at = scene.now;
+    scene.lease(Standing::Refused);
+    assert_eq!(scene.at_deadline(), [Effect::Kill]);
+    assert_eq!(scene.now - refused_at, Duration::from_secs(3));
+}
+
+#[test]
 fn job_control_stops_us_with_the_child_and_a_stop_of_the_child_alone_does_not() {
     let mut scene = Scene::new(Deregister::OnStop);
     assert_eq!(scene.on(Event::ChildStopped(libc::SIGTSTP)), [Effect::StopOurselves(libc::SIGTSTP)]);

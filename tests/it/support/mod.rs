@@ -167,6 +167,12 @@ impl Wrapper {
         self.command.args(words).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Starts it with a file for what is said on standard error: what has been said so far can be read there.
+    pub(crate) fn start_with_log(mut self, log: &Path, words: &[&str]) -> Running {
+        let log = fs::File::create(log).unwrap();
+        Running::start(self.command.args(words).stdin(Stdio::null()).stderr(log))
+    }
+
     /// Starts it, in a process group of its own.
     pub(crate) fn start(mut self, words: &[&str]) -> Running {
         let command = self.command.args(words);
@@ -239,6 +245,11 @@ impl Drop for Running {
 pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+/// Whether a file has `text` in it.
+pub(crate) fn says(file: &Path, text: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|said| said.contains(text))
 }
 
 /// One line of `/proc/<pid>/status`, without its name.
