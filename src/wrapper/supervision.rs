@@ -151,7 +151,11 @@ impl Supervision {
         }
     }
 
-    fn signalled(&mut self, signal: Delivery, now: Instant) -> Vec<Effect> {
+    fn signalled(&mut self, mut signal: Delivery, now: Instant) -> Vec<Effect> {
+        if self.policy.group == Group::Own {
+            // What was typed while our group was the terminal's foreground has not reached the child's.
+            signal.origin = Origin::Process;
+        }
         if signal.number == SignalNumber::CONT {
             let job = std::mem::replace(&mut self.job, Job::Running);
             return if job == Job::Continued { vec![] } else { pass(signal) };

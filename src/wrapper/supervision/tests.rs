@@ -252,6 +252,14 @@ fn in_a_group_of_its_own_a_childs_end_tells_what_was_typed() {
 }
 
 #[test]
+fn what_is_typed_to_us_has_not_reached_a_child_in_a_group_of_its_own() {
+    let mut scene = Scene::with(Policy { group: Group::Own, ..policy() });
+    assert_eq!(scene.typed(Signal::SIGTSTP), [passed(Signal::SIGTSTP)]);
+    assert_eq!(scene.typed(Signal::SIGINT), [UNLISTED]);
+    assert_eq!(scene.lease(Standing::Withdrawn), [passed(Signal::SIGINT)]);
+}
+
+#[test]
 fn what_continued_both_of_us_is_not_sent_again() {
     let mut scene = Scene::new(Deregister::OnStop);
     assert_eq!(scene.sent(Signal::SIGCONT), [passed(Signal::SIGCONT)]);
