@@ -17,7 +17,7 @@ use super::environment::Changes;
 use super::inherited;
 use super::notify::Offer;
 use super::signal_number::SignalNumber;
-use super::signals::{Blocked, Delivery};
+use super::signals::{Blocked, Delivery, Origin};
 use crate::message::Hint;
 use crate::model::printable;
 
@@ -129,6 +129,11 @@ impl Child {
     /// A daemon that it left behind, in its place: it has a session of its own, and with that a group.
     pub(super) fn following(pid: Pid) -> Self {
         Self { pid, group: Group::Shared }
+    }
+
+    /// Whether the terminal that sent a signal to us has sent it to the child as well.
+    pub(super) fn has_got(&self, signal: &Delivery) -> bool {
+        signal.origin == Origin::Terminal && self.group == Group::Shared
     }
 
     /// Passes a signal on. That the child has ended in the meantime is no error: its status is on the way.

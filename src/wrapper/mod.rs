@@ -30,7 +30,7 @@ pub use self::ending::Ending;
 use self::notify::{Notifier, Offer, Receiver};
 use self::reaper::Change;
 use self::signal_number::SignalNumber;
-use self::signals::{Blocked, Delivery, Notice, Origin, Signals};
+use self::signals::{Blocked, Delivery, Notice, Signals};
 use self::supervision::{Effect, Event, Supervision};
 use crate::lease::driver::{Keeper, Task, Wish, keep};
 use crate::lease::{BootClock, Standing};
@@ -111,12 +111,16 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &std::io::Err
     error!(error = %error, "cannot talk to a registry: running the command unregistered");
     loop {
         match blocked.wait() {
-            Notice::Signal(signal) if signal.origin == Origin::Process => child.signal(&signal),
-            Notice::Signal(_) => {}
+            Notice::Signal(signal) if child.has_got(&signal) => {}
+            Notice::Signal(signal) => child.signal(&signal),
             Notice::Children => {
                 for change in reaper::reap(child.pid) {
-                    if let Change::Ended(ending) = change {
-                        return ending;
+                    match change {
+                        Change::Ended(ending) => return ending,
+                        Change::Stopped(signal) if supervision::is_job_control(signal) => {
+                            signals::stop_ourselves(signal);
+                        }
+                        Change::Stopped(_) | Change::Continued => {}
                     }
                 }
             }
@@ -251,6 +255,8 @@ impl Supervisor {
                     self.notifier.reloaded();
                 }
             }
+            // While a daemon is searched for, there is nobody by that pid.
+            Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
             Effect::End(ending) => return Some(ending),

@@ -134,8 +134,7 @@ impl Supervision {
         match event {
             Event::Started => vec![Effect::Wish(Wish::Listed)],
             Event::Signal(signal) => self.signalled(signal, now),
-            // Job control only: whoever stops the child alone will continue it alone.
-            Event::ChildStopped(signal @ (libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)) => {
+            Event::ChildStopped(signal) if is_job_control(signal) => {
                 self.job = Job::Stopped;
                 vec![Effect::StopOurselves(signal)]
             }
@@ -155,6 +154,10 @@ impl Supervision {
         if self.policy.group == Group::Own {
             // What was typed while our group was the terminal's foreground has not reached the child's.
             signal.origin = Origin::Process;
+        }
+        if matches!(self.phase, Phase::Leaving { .. }) && signal.purpose != Purpose::Stop {
+            // Its pid may be somebody else's by now.
+            return vec![];
         }
         if signal.number == SignalNumber::CONT {
             let job = std::mem::replace(&mut self.job, Job::Running);
@@ -295,6 +298,12 @@ impl Supervision {
             Phase::Leaving { ending, .. } => vec![Effect::End(ending)],
         }
     }
+}
+
+/// Whether a child that was stopped by this is to take us with it. Whoever stops the child alone, by SIGSTOP, will
+/// continue it alone.
+pub(super) fn is_job_control(signal: i32) -> bool {
+    matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
 /// What the terminal sent, the child has got.

@@ -124,6 +124,17 @@ fn what_the_terminal_sent_is_not_sent_twice_and_our_end_waits_for_the_deregistra
 }
 
 #[test]
+fn nobody_is_signalled_once_the_child_has_ended() {
+    let mut scene = Scene::new(Deregister::OnStop);
+    scene.typed(Signal::SIGINT);
+    scene.on(Event::ChildEnded(EXITED));
+    assert_eq!(scene.sent(Signal::SIGHUP), []);
+    assert_eq!(scene.sent(Signal::SIGCONT), []);
+    // Who asks again is not kept waiting.
+    assert_eq!(scene.sent(Signal::SIGTERM), [Effect::End(EXITED)]);
+}
+
+#[test]
 fn an_end_that_waits_for_the_deregistration_waits_no_longer_than_the_budget() {
     let mut scene = Scene::new(Deregister::OnStop);
     scene.typed(Signal::SIGQUIT);
