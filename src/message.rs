@@ -1,7 +1,8 @@
 //! How a failure is told: one line that says what and why, and a hint on the next when there is a remedy.
 
 use std::error::Error;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 /// An error that may know its remedy.
 pub trait Hint {
@@ -23,6 +24,11 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     line
+}
+
+/// Says something on standard error. That nobody can hear it is no reason to fail.
+pub(crate) fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// `program: error: cause`, and `hint: remedy` on a second line.

@@ -8,14 +8,14 @@ mod output;
 mod services;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use self::output::{Format, Output};
 use crate::command_line::{self, Stop};
-use crate::message::{Hint, report};
+use crate::message::{Hint, complain, report};
 use crate::registry::{self, Registry, RegistryUrl, UrlError};
 
 const PROGRAM: &str = "raxsr";
@@ -132,8 +132,4 @@ async fn carry_out(arguments: Arguments) -> Result<(), Error> {
         Resource::Services(action) => services::run(action, registry, &output).await,
         Resource::Events(action) => events::run(action, registry, &output).await,
     }
-}
-
-fn complain(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -471,4 +471,6 @@ fn before_it_runs_out(wait: Duration, expires_at: Instant, now: Instant) -> Dura
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -10,14 +10,14 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 pub use self::settings::Settings;
+use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
 use super::notify::ReadyWhen;
 use super::signal_number::SignalNumber;
 use super::supervision::Deregister;
-use super::{PROGRAM, complain};
 use crate::command_line::{self, Stop};
 use crate::logging::{self, Format, Level};
-use crate::message::{Hint, report};
+use crate::message::{Hint, complain, report};
 use crate::model::{HeartbeatTimeout, ServiceId};
 
 const API_KEY: &str = "SERVICE_REGISTRY_API_KEY";

@@ -34,7 +34,7 @@ use self::signals::{Blocked, Delivery, Notice, Signals};
 use self::supervision::{Effect, Event, Supervision};
 use crate::lease::driver::{Keeper, Task, Wish, keep};
 use crate::lease::{BootClock, Standing};
-use crate::message::{Hint, chain, report};
+use crate::message::{Hint, chain, complain, report};
 use crate::model::InstanceId;
 use crate::registry;
 
@@ -74,11 +74,6 @@ pub fn run(settings: &Settings) -> Ending {
     child.take_terminal_back();
     info!(?ending, "child has ended");
     ending
-}
-
-fn complain(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {
