@@ -2,10 +2,8 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use nix::sys::signal::Signal;
-
 use crate::support::pty::Terminal;
-use crate::support::{Place, WRAPPER, wait_until};
+use crate::support::{Place, WRAPPER, children_of, foreground_group, wait_until};
 
 const COUNTER: &str = "
 import signal, time
@@ -93,8 +91,6 @@ fn job_control_works_as_without_the_wrapper() {
     // In the background, a read from the terminal stops it.
     terminal.type_in("sleep 0.2; jobs\n");
     terminal.wait_to_see_times("Stopped", 3);
-    terminal.program.signal(Signal::SIGHUP);
-    terminal.program.wait();
 }
 
 #[test]
@@ -131,11 +127,11 @@ fn ctrl_c_to_a_group_of_its_own_takes_the_service_out() {
     terminal.type_in("\x1a");
     terminal.wait_to_see("Stopped");
     terminal.type_in("fg\n");
-    terminal.wait_to_see_times("sleep 600", 3);
+    // What is typed before the shell has handed the terminal over is the shell's.
+    let sleep = children_of(terminal.program.child()).first().copied().unwrap();
+    wait_until("the hand-over", || foreground_group(sleep) == Some(sleep));
     terminal.type_in("\x03");
     terminal.type_in("echo status $?\n");
     terminal.wait_to_see("status 130");
     assert_eq!(place.events(), ["join own", "remove own"]);
-    terminal.program.signal(Signal::SIGHUP);
-    terminal.program.wait();
 }

@@ -247,6 +247,13 @@ pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
     list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
+/// The foreground process group of a process's terminal.
+pub(crate) fn foreground_group(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    Some(Pid::from_raw(after_name.split(' ').nth(5)?.parse().ok()?))
+}
+
 /// Whether a file has `text` in it.
 pub(crate) fn says(file: &Path, text: &str) -> bool {
     fs::read_to_string(file).is_ok_and(|said| said.contains(text))
