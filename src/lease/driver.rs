@@ -145,7 +145,7 @@ impl<C: Clock> Driver<C> {
         loop {
             let event = tokio::select! {
                 biased;
-                answer = outcome(&mut self.under_way) => {
+                answer = or_never(self.under_way.as_mut()) => {
                     self.under_way = None;
                     self.heard(answer)
                 }
@@ -157,7 +157,7 @@ impl<C: Clock> Driver<C> {
                         Wish::Unlisted => Event::Withdraw,
                     }
                 }
-                () = wake(&*self.clock, deadline) => Event::DeadlineReached,
+                () = or_never(deadline.map(|deadline| self.clock.sleep_until(deadline))) => Event::DeadlineReached,
             };
             return Some(event);
         }
@@ -183,16 +183,10 @@ impl<C: Clock> Driver<C> {
     }
 }
 
-async fn wake<C: Clock>(clock: &C, deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => clock.sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn outcome(under_way: &mut Option<Pin<Box<dyn Future<Output = Answer> + Send>>>) -> Answer {
-    match under_way {
-        Some(call) => call.await,
+/// What `future` comes to; without one, nothing, ever: for the arms of a `select!` that have nothing to wait for.
+pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }

@@ -158,12 +158,6 @@ impl Error {
             Self::Invalid { .. } | Self::Unsupported { .. } => Recourse::None,
         }
     }
-
-    /// Whether the same call can succeed a little later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self.recourse(), Recourse::Retry)
-    }
 }
 
 impl Hint for Error {

@@ -32,7 +32,7 @@ use self::reaper::Change;
 use self::signal_number::SignalNumber;
 use self::signals::{Blocked, Delivery, Notice, Signals};
 use self::supervision::{Effect, Event, Supervision};
-use crate::lease::driver::{Keeper, Task, Wish, keep};
+use crate::lease::driver::{Keeper, Task, Wish, keep, or_never};
 use crate::lease::{BootClock, Standing};
 use crate::message::{Hint, chain, complain, report};
 use crate::model::InstanceId;
@@ -177,13 +177,13 @@ impl Supervisor {
                     changes.into_iter().filter_map(|change| self.child_event(change)).collect()
                 }
             },
-            daemon = found(&mut self.following) => self.follow(daemon),
+            daemon = or_never(self.following.as_mut().map(|following| &mut following.search)) => self.follow(daemon),
             words = self.words.next(self.child.pid) => {
                 self.notifier.heard(&words);
                 vec![]
             }
             () = self.lease.changed() => vec![self.lease_event()],
-            () = sleep_until(deadline) => vec![Event::DeadlineReached],
+            () = or_never(deadline.map(tokio::time::sleep_until)) => vec![Event::DeadlineReached],
         }
     }
 
@@ -264,18 +264,4 @@ impl Supervisor {
 struct Following {
     search: Pin<Box<dyn Future<Output = Option<Pid>>>>,
     held: Vec<Delivery>,
-}
-
-async fn found(following: &mut Option<Following>) -> Option<Pid> {
-    match following {
-        Some(following) => (&mut following.search).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

@@ -68,7 +68,10 @@ impl Fault {
                     | Code::PermissionDenied
             )
         );
-        match trouble_with(path).filter(|_| is_about_a_file) {
+        if !is_about_a_file {
+            return self;
+        }
+        match trouble_with(path) {
             Some((path, kind)) => Self::file(path.display().to_string(), kind.into()),
             None => self,
         }
