@@ -30,6 +30,7 @@
 //!   **lost**.
 //! * To **settle** the dead is to remove each service whose lease has run out, with its one timeout event.
 
+pub mod api;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod command_line;

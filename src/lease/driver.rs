@@ -203,7 +203,8 @@ async fn call(task: Task, request: Request) -> Answer {
                 registry.register(&registration, &claim).await.map(Event::Registered)
             }
             Call::Heartbeat(token) => {
-                registry.heartbeat(&registration.id, &token).await.map(Event::HeartbeatAccepted)
+                let ours = Owner::Instance(instance);
+                registry.heartbeat(&registration.id, &token, ours).await.map(Event::HeartbeatAccepted)
             }
             Call::Deregister => {
                 let ours = Owner::Instance(instance);

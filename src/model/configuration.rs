@@ -115,7 +115,8 @@ impl FromStr for Namespace {
 }
 
 /// A configuration value: a text of 1 to 1024 characters under an id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ConfigurationValue {
     /// Its name.
     pub id: ConfigurationId,
@@ -133,6 +134,19 @@ impl ConfigurationValue {
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
+    }
+}
+
+#[derive(Deserialize)]
+struct Unchecked {
+    id: ConfigurationId,
+    value: String,
+}
+
+impl TryFrom<Unchecked> for ConfigurationValue {
+    type Error = Error;
+    fn try_from(Unchecked { id, value }: Unchecked) -> Result<Self, Error> {
+        Self::new(id, value)
     }
 }
 

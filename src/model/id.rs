@@ -121,6 +121,17 @@ impl InstanceId {
     }
 }
 
+impl FromStr for InstanceId {
+    type Err = Error;
+    fn from_str(value: &str) -> Result<Self, Error> {
+        value.parse().map(Self).map_err(|_| Error::Form {
+            what: "instance",
+            value: value.to_owned(),
+            expected: "a UUID",
+        })
+    }
+}
+
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

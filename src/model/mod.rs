@@ -81,6 +81,35 @@ pub enum Error {
         /// The form it must have, with its article: `a version 1 UUID`.
         expected: &'static str,
     },
+    /// A marker does not point into the event log.
+    #[error("event marker `{marker}` {fault}")]
+    Marker {
+        /// The marker.
+        marker: uuid::Uuid,
+        /// What is wrong with it.
+        fault: MarkerFault,
+    },
+}
+
+/// What is wrong with a marker into the event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkerFault {
+    /// It is no version 1 UUID, and so has no time.
+    NotTimeBased,
+    /// Its time has not come yet.
+    InTheFuture,
+    /// Its time was before the registry was made.
+    BeforeTheLog,
+}
+
+impl std::fmt::Display for MarkerFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotTimeBased => "is not a version 1 UUID",
+            Self::InTheFuture => "is of a time that has not come yet",
+            Self::BeforeTheLog => "is of a time before the registry was made",
+        })
+    }
 }
 
 /// User data for a message: on one line, and cut where it is too long to read.

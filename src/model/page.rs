@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::Error;
+use super::{Error, Timestamp};
 
 /// How many items a page holds at most: 1 to 1000, 100 unless told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,9 @@ pub struct Page<T, M> {
     pub values: Vec<T>,
     /// The marker of the first item of the next page; none when this is the last.
     pub next_marker: Option<M>,
+    /// When the registry said so, if it could not be asked just now: this is what it last answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_since: Option<Timestamp>,
 }
 
 impl<T, M> Page<T, M> {
@@ -74,7 +77,7 @@ impl<T, M> Page<T, M> {
     pub fn from_lookahead(mut values: Vec<T>, limit: Limit, marker: impl FnOnce(&T) -> M) -> Self {
         let next_marker = values.get(limit.get()).map(marker);
         values.truncate(limit.get());
-        Self { values, next_marker }
+        Self { values, next_marker, stale_since: None }
     }
 }
 

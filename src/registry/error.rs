@@ -35,6 +35,16 @@ pub enum Error {
         /// How long until it is free unless the holder renews it, where the registry can tell.
         frees_in: Option<Duration>,
     },
+    /// It holds as many of these as it takes.
+    #[error("registry {registry} has reached its limit of {limit} {object}s")]
+    LimitReached {
+        /// The registry's URL, without credentials.
+        registry: String,
+        /// What there would be one too many of.
+        object: Object,
+        /// How many it takes.
+        limit: u64,
+    },
     /// We may not do this.
     #[error("registry {registry} refuses access")]
     Unauthorized {
@@ -155,7 +165,7 @@ impl Error {
             Self::NotFound { .. } => Recourse::Register,
             Self::Conflict { frees_in, .. } => Recourse::AwaitRelease { frees_in: *frees_in },
             Self::Unauthorized { .. } => Recourse::Authenticate,
-            Self::Invalid { .. } | Self::Unsupported { .. } => Recourse::None,
+            Self::LimitReached { .. } | Self::Invalid { .. } | Self::Unsupported { .. } => Recourse::None,
         }
     }
 }
@@ -169,6 +179,7 @@ impl Hint for Error {
             Self::Conflict { .. } => {
                 Some("choose another --id, or take it over with --on-conflict=replace".to_owned())
             }
+            Self::LimitReached { .. } => Some("ask its operator to raise the limit".to_owned()),
             Self::NotFound { .. } | Self::Unsupported { .. } => None,
         }
     }

@@ -43,16 +43,18 @@ pub trait Registry: Send + Sync {
     /// the same claim succeeds and records no second `service.join`: an earlier answer was lost.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when another instance holds the id and is alive, unless the claim takes it over.
+    /// [`Error::Conflict`] when another instance holds the id and is alive, unless the claim takes it over;
+    /// [`Error::LimitReached`] when the registry takes no more services.
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token>;
 
     /// Renews the registration for another timeout, and returns the token of the next heartbeat.
     ///
-    /// A heartbeat may be sent again when its answer was lost: the token before the current one is accepted too.
+    /// A token is good once; but the instance that registered may send a heartbeat again whose answer was lost: from
+    /// it, the token before the current one is accepted too, and answered with the current one.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the registry does not know the service or the token: it has to register again.
-    async fn heartbeat(&self, id: &ServiceId, token: &Token) -> Result<Token>;
+    async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token>;
 
     /// Takes a service out on purpose.
     ///
@@ -72,7 +74,8 @@ pub trait Registry: Send + Sync {
     /// [`Error::NotFound`] when there is no such service.
     async fn service(&self, id: &ServiceId) -> Result<Service>;
 
-    /// The services alive, by id.
+    /// The services alive, by id. Where the registry is out of reach, a backend may answer with what it last said,
+    /// marked as [stale](Page::stale_since).
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>>;
 
     /// The log of what happened.
@@ -118,6 +121,9 @@ pub trait ConfigurationStore: Send + Sync {
     async fn values(&self, query: &ConfigurationQuery) -> Result<Page<ConfigurationValue, ConfigurationId>>;
 
     /// Creates or replaces a value. One that is there already, unchanged, is no event.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] when the registry takes no more values.
     async fn set(&self, value: &ConfigurationValue) -> Result<()>;
 
     /// Removes a value.

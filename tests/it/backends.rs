@@ -86,9 +86,9 @@ async fn a_service_is_what_it_registered_as() {
 async fn a_heartbeat_returns_another_token_and_is_seen() {
     each(|registry| async move {
         let first = register(&*registry, "web1", &[]).await;
-        let second = registry.heartbeat(&id("web1"), &first).await.unwrap();
+        let second = registry.heartbeat(&id("web1"), &first, Owner::Anyone).await.unwrap();
         assert!(second != first);
-        let third = registry.heartbeat(&id("web1"), &second).await.unwrap();
+        let third = registry.heartbeat(&id("web1"), &second, Owner::Anyone).await.unwrap();
         assert!(third != second);
         assert!(registry.service(&id("web1")).await.unwrap().last_seen.is_some());
     })
@@ -98,14 +98,30 @@ async fn a_heartbeat_returns_another_token_and_is_seen() {
 #[tokio::test]
 async fn a_heartbeat_repeated_because_its_answer_was_lost_succeeds() {
     each(|registry| async move {
-        let first = register(&*registry, "web1", &[]).await;
-        let lost = registry.heartbeat(&id("web1"), &first).await.unwrap();
+        let claim = claim();
+        let ours = Owner::Instance(claim.instance);
+        let first = registry.register(&registration("web1", &[]), &claim).await.unwrap();
+        let lost = registry.heartbeat(&id("web1"), &first, ours).await.unwrap();
         for _ in 0..3 {
-            assert!(registry.heartbeat(&id("web1"), &first).await.unwrap() == lost);
+            assert!(registry.heartbeat(&id("web1"), &first, ours).await.unwrap() == lost);
         }
-        registry.heartbeat(&id("web1"), &lost).await.unwrap();
-        let error = registry.heartbeat(&id("web1"), &first).await.unwrap_err();
+        registry.heartbeat(&id("web1"), &lost, ours).await.unwrap();
+        let error = registry.heartbeat(&id("web1"), &first, ours).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { object: Object::HeartbeatToken, .. }), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_is_good_once_for_whoever_did_not_register_it() {
+    each(|registry| async move {
+        let used = register(&*registry, "web1", &[]).await;
+        let current = registry.heartbeat(&id("web1"), &used, Owner::Anyone).await.unwrap();
+        for whose in [Owner::Anyone, Owner::Instance(InstanceId::unique())] {
+            let error = registry.heartbeat(&id("web1"), &used, whose).await.unwrap_err();
+            assert!(matches!(error, Error::NotFound { object: Object::HeartbeatToken, .. }), "{error}");
+        }
+        registry.heartbeat(&id("web1"), &current, Owner::Anyone).await.unwrap();
     })
     .await;
 }
@@ -116,11 +132,11 @@ async fn a_heartbeat_for_what_is_not_there_is_not_found() {
         let token = register(&*registry, "web1", &[]).await;
         let other = register(&*registry, "web2", &[]).await;
         for (service, token) in [("web3", &token), ("web1", &other), ("web1", &Token::new("x"))] {
-            let error = registry.heartbeat(&id(service), token).await.unwrap_err();
+            let error = registry.heartbeat(&id(service), token, Owner::Anyone).await.unwrap_err();
             assert!(matches!(error, Error::NotFound { .. }), "{error}");
         }
-        registry.heartbeat(&id("web1"), &token).await.unwrap();
-        registry.heartbeat(&id("web2"), &other).await.unwrap();
+        registry.heartbeat(&id("web1"), &token, Owner::Anyone).await.unwrap();
+        registry.heartbeat(&id("web2"), &other, Owner::Anyone).await.unwrap();
     })
     .await;
 }
@@ -131,7 +147,10 @@ async fn a_token_of_an_earlier_life_is_not_found() {
         let token = register(&*registry, "web1", &[]).await;
         registry.deregister(&id("web1"), Owner::Anyone).await.unwrap();
         register(&*registry, "web1", &[]).await;
-        assert!(matches!(registry.heartbeat(&id("web1"), &token).await, Err(Error::NotFound { .. })));
+        assert!(matches!(
+            registry.heartbeat(&id("web1"), &token, Owner::Anyone).await,
+            Err(Error::NotFound { .. })
+        ));
     })
     .await;
 }
@@ -163,7 +182,7 @@ async fn registering_again_with_the_same_claim_succeeds_and_joins_once() {
         let claim = claim();
         registry.register(&registration("web1", &["old"]), &claim).await.unwrap();
         let token = registry.register(&registration("web1", &["new"]), &claim).await.unwrap();
-        registry.heartbeat(&id("web1"), &token).await.unwrap();
+        registry.heartbeat(&id("web1"), &token, Owner::Anyone).await.unwrap();
         assert_eq!(registry.service(&id("web1")).await.unwrap().registration, registration("web1", &["new"]));
         assert_eq!(events(&*registry, None).await, ["service.join web1"]);
     })
@@ -176,7 +195,10 @@ async fn a_takeover_removes_the_holder() {
         let token = register(&*registry, "web1", &["old"]).await;
         let claim = Claim { if_taken: IfTaken::TakeOver, ..claim() };
         registry.register(&registration("web1", &["new"]), &claim).await.unwrap();
-        assert!(matches!(registry.heartbeat(&id("web1"), &token).await, Err(Error::NotFound { .. })));
+        assert!(matches!(
+            registry.heartbeat(&id("web1"), &token, Owner::Anyone).await,
+            Err(Error::NotFound { .. })
+        ));
         let expected = ["service.join web1", "service.remove web1", "service.join web1"];
         assert_eq!(events(&*registry, None).await, expected);
     })
@@ -210,7 +232,7 @@ async fn an_update_replaces_what_it_names_and_is_no_event() {
         let by = |tag: &str| ServiceQuery { tag: Some(Tag::new(tag).unwrap()), ..ServiceQuery::default() };
         assert_eq!(names(&*registry, by("new")).await, ["web1"]);
         assert!(names(&*registry, by("old")).await.is_empty());
-        registry.heartbeat(&id("web1"), &token).await.unwrap();
+        registry.heartbeat(&id("web1"), &token, Owner::Anyone).await.unwrap();
         assert_eq!(events(&*registry, None).await, ["service.join web1"]);
         assert!(matches!(registry.update(&id("web2"), &update).await, Err(Error::NotFound { .. })));
     })
@@ -254,7 +276,7 @@ async fn the_dead_are_gone_for_whoever_looks_and_have_timed_out_once() {
                     0 => assert_eq!(names(&*registry, ServiceQuery::default()).await, ["alive"]),
                     1 => assert!(matches!(registry.service(&id("dead")).await, Err(Error::NotFound { .. }))),
                     2 => assert!(matches!(
-                        registry.heartbeat(&id("dead"), &token).await,
+                        registry.heartbeat(&id("dead"), &token, Owner::Anyone).await,
                         Err(Error::NotFound { .. })
                     )),
                     _ => drop(events(&*registry, None).await),
@@ -281,7 +303,7 @@ async fn a_shorter_timeout_applies_from_the_next_heartbeat() {
             ServiceUpdate { heartbeat_timeout: Some(HeartbeatTimeout::MIN), ..ServiceUpdate::default() };
         registry.update(&id("web1"), &update).await.unwrap();
         tokio::time::sleep(HeartbeatTimeout::MIN.as_duration() + Duration::from_millis(10)).await;
-        registry.heartbeat(&id("web1"), &token).await.unwrap();
+        registry.heartbeat(&id("web1"), &token, Owner::Anyone).await.unwrap();
         tokio::time::sleep(HeartbeatTimeout::MIN.as_duration() + Duration::from_millis(10)).await;
         assert!(matches!(registry.service(&id("web1")).await, Err(Error::NotFound { .. })));
     })

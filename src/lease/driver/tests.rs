@@ -106,7 +106,7 @@ impl Registry for Memory {
         .await
     }
 
-    async fn heartbeat(&self, id: &ServiceId, token: &Token) -> Result<Token> {
+    async fn heartbeat(&self, id: &ServiceId, token: &Token, _: Owner) -> Result<Token> {
         self.call("heartbeat", || match &mut *self.held.lock().unwrap() {
             Some(held)
                 if held.expires_at > Instant::now()
@@ -133,7 +133,7 @@ impl Registry for Memory {
     }
 
     async fn services(&self, _: &ServiceQuery) -> Result<Page<Service, ServiceId>> {
-        Ok(Page { values: Vec::new(), next_marker: None })
+        Ok(Page { values: Vec::new(), next_marker: None, stale_since: None })
     }
 
     fn events(&self) -> Result<&dyn EventLog> {

@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use uuid::{Timestamp as UuidTime, Uuid};
 
 use super::fault::Fault;
-use crate::model::{self, HeartbeatTimeout};
+use crate::model::{self, HeartbeatTimeout, MarkerFault};
 
 /// Milliseconds since the machine was started.
 pub(super) fn uptime_millis() -> Result<i64, Fault> {
@@ -51,13 +51,9 @@ impl Ticks {
     /// When it is no version 1 UUID.
     pub(super) fn of(marker: &Uuid) -> Result<Self, model::Error> {
         let time = marker.get_timestamp().filter(|_| marker.get_version_num() == 1);
-        time.and_then(|time| i64::try_from(time.to_gregorian().0).ok()).map(Self).ok_or_else(|| {
-            model::Error::Form {
-                what: "event marker",
-                value: marker.to_string(),
-                expected: "a version 1 UUID",
-            }
-        })
+        time.and_then(|time| i64::try_from(time.to_gregorian().0).ok())
+            .map(Self)
+            .ok_or(model::Error::Marker { marker: *marker, fault: MarkerFault::NotTimeBased })
     }
 
     pub(super) fn before(self, span: Duration) -> Self {

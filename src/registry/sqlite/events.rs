@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::clock::Ticks;
 use super::fault::Fault;
-use crate::model::{self, Event, EventBody, EventKind, Page};
-use crate::registry::{Cause, EventQuery};
+use crate::model::{self, Event, EventBody, EventKind, MarkerFault, Page};
+use crate::registry::EventQuery;
 
 /// How long events are kept.
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -66,18 +66,15 @@ fn latest(file: &Connection) -> Result<Option<Ticks>, Fault> {
 
 /// The time of a marker, which must lie between the registry's making and now.
 fn within_log(file: &Connection, marker: &Uuid) -> Result<Ticks, Fault> {
-    let refuse = |expected| {
-        let rule = model::Error::Form { what: "event marker", value: marker.to_string(), expected };
-        Err(Fault::Because(Cause::Rule(rule)))
-    };
+    let refuse = |fault| Err(Fault::from(model::Error::Marker { marker: *marker, fault }));
     let from = Ticks::of(marker)?;
     // The latest event can be ahead of a clock that was put back.
     if from > latest(file)?.map_or(Ticks::now(), |latest| latest.max(Ticks::now())) {
-        return refuse("of a time before now");
+        return refuse(MarkerFault::InTheFuture);
     }
     let created = file.query_row("SELECT created FROM registry", [], |row| row.get(0).map(Ticks))?;
     if from < created {
-        return refuse("of a time since the registry was made");
+        return refuse(MarkerFault::BeforeTheLog);
     }
     Ok(from)
 }

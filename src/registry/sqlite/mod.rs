@@ -92,9 +92,9 @@ impl Registry for Sqlite {
         self.write(Durability::Process, move |file| services::register(file, &registration, &claim)).await
     }
 
-    async fn heartbeat(&self, id: &ServiceId, token: &Token) -> Result<Token> {
+    async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token> {
         let (id, token) = (id.clone(), token.clone());
-        self.write(Durability::Process, move |file| services::heartbeat(file, &id, &token)).await
+        self.write(Durability::Process, move |file| services::heartbeat(file, &id, &token, whose)).await
     }
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {

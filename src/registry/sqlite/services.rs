@@ -99,12 +99,21 @@ pub(super) fn register(
     Ok(token)
 }
 
-pub(super) fn heartbeat(file: &Connection, id: &ServiceId, token: &Token) -> Result<Token, Fault> {
+pub(super) fn heartbeat(
+    file: &Connection,
+    id: &ServiceId,
+    token: &Token,
+    whose: Owner,
+) -> Result<Token, Fault> {
+    let instance = match whose {
+        Owner::Anyone => None,
+        Owner::Instance(instance) => Some(instance.to_string()),
+    };
     // Presented again, the token before the current one gets the same answer: the first one was lost.
     let sql = "UPDATE service
                SET deadline = :uptime + 1000 * heartbeat_timeout, last_seen = :now, previous_token = :token,
                    token = CASE token WHEN :token THEN :next ELSE token END
-               WHERE id = :id AND :token IN (token, previous_token)
+               WHERE id = :id AND (token = :token OR (previous_token = :token AND instance = :instance))
                RETURNING token";
     let next = file.prepare_cached(sql)?.query_row(
         named_params! {
@@ -112,6 +121,7 @@ pub(super) fn heartbeat(file: &Connection, id: &ServiceId, token: &Token) -> Res
             ":now": Timestamp::now().as_millis(),
             ":token": token.as_str(),
             ":next": issue_token().as_str(),
+            ":instance": instance,
             ":id": id.as_str(),
         },
         |row| row.get::<_, String>(0),
