@@ -127,6 +127,12 @@ pub enum Cause {
         /// The latest format that this program can use.
         known: u32,
     },
+    /// Another process hosts the file.
+    #[error("another server has it (pid {pid})")]
+    Hosted {
+        /// Which.
+        pid: String,
+    },
     /// A record cannot be read.
     #[error("a record is damaged")]
     Damaged(#[source] serde_json::Error),
@@ -197,6 +203,7 @@ impl Hint for Cause {
                 _ => return None,
             },
             Self::Foreign { .. } => "name another file with --registry sqlite:///path",
+            Self::Hosted { .. } => "stop that server, or name another file with --registry sqlite:///path",
             Self::Newer { .. } => "install the newer version of this program, or name another file",
             Self::Damaged(_) => MOVE_AWAY,
             Self::Rule(_) | Self::TimedOut(_) | Self::Internal(_) => return None,

@@ -90,6 +90,14 @@ pub trait Registry: Send + Sync {
     /// [`Error::Unsupported`] when this kind of registry keeps none.
     fn configuration(&self) -> Result<&dyn ConfigurationStore>;
 
+    /// How it fares, where that is known without asking anybody.
+    fn statistics(&self) -> Option<Statistics> {
+        None
+    }
+
+    /// Writes down what is only in memory, before a planned end.
+    async fn close(&self) {}
+
     /// Forgets what was learnt by the last login and reads credential files again, so that the next call logs in
     /// anew. Nothing to do where there is no login.
     async fn renew_credentials(&self) -> Result<()> {
@@ -187,6 +195,36 @@ pub struct ConfigurationQuery {
     pub namespace: Option<Namespace>,
     /// Which part of the list.
     pub page: PageRequest<ConfigurationId>,
+}
+
+/// How a registry fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statistics {
+    /// How many services are listed.
+    pub services: u64,
+    /// How many it has seen die since it was opened.
+    pub timeouts: u64,
+}
+
+/// How much a hosted registry takes; `None` is as much as there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Services at a time.
+    pub services: Option<u64>,
+    /// Configuration values.
+    pub configuration_values: Option<u64>,
+}
+
+/// Opens the registry at `url` for many clients, as a server does. One that is a file is [hosted](self): its
+/// heartbeats stay in this process's memory, and no other process can host it. Blocks.
+///
+/// # Errors
+/// When it is a file that cannot be used, or that another process hosts.
+#[cfg(feature = "server")]
+pub fn host(url: &RegistryUrl, limits: Limits) -> Result<Arc<dyn Registry>> {
+    match url {
+        RegistryUrl::Sqlite(path) => Ok(Arc::new(sqlite::Hosted::open(path, limits)?)),
+    }
 }
 
 /// The registry at `url`. No I/O happens before its first call.

@@ -8,8 +8,8 @@ use service_registry_wrapper::model::{
     Namespace, PageRequest, Registration, ServiceId, ServiceUpdate, Tag, Tags, Token,
 };
 use service_registry_wrapper::registry::{
-    Cause, Claim, ConfigurationQuery, Error, EventQuery, IfTaken, Object, Owner, Registry, ServiceQuery,
-    connect,
+    Cause, Claim, ConfigurationQuery, Error, EventQuery, IfTaken, Limits, Object, Owner, Registry,
+    ServiceQuery, connect, host,
 };
 use uuid::Uuid;
 
@@ -24,9 +24,10 @@ async fn each<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
 }
 
 fn backends() -> Vec<(Place, Arc<dyn Registry>)> {
-    let place = Place::new();
-    let registry = connect(&place.url().parse().unwrap());
-    vec![(place, registry)]
+    let (file, hosted) = (Place::new(), Place::new());
+    let of_file = connect(&file.url().parse().unwrap());
+    let of_host = host(&hosted.url().parse().unwrap(), Limits::default()).unwrap();
+    vec![(file, of_file), (hosted, of_host)]
 }
 
 fn id(text: &str) -> ServiceId {

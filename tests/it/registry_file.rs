@@ -163,7 +163,7 @@ fn a_file_of_a_later_version_is_told() {
     let place = Place::new();
     assert!(place.raxsr(&["services", "list"]).status.success());
     Connection::open(place.registry_file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    is_told(&place, "the file has format 99, this program knows 1", "install the newer version");
+    is_told(&place, "the file has format 99, this program knows 2", "install the newer version");
 }
 
 #[test]

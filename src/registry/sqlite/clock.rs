@@ -56,6 +56,11 @@ impl Ticks {
             .ok_or(model::Error::Marker { marker: *marker, fault: MarkerFault::NotTimeBased })
     }
 
+    #[cfg(feature = "server")]
+    pub(super) fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span) * Self::PER_MILLISECOND))
+    }
+
     pub(super) fn before(self, span: Duration) -> Self {
         Self(self.0 - millis(span) * Self::PER_MILLISECOND)
     }

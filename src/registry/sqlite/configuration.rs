@@ -38,8 +38,12 @@ pub(super) fn list(
     Ok(Page::from_lookahead(values, query.page.limit, |value: &ConfigurationValue| value.id.clone()))
 }
 
-pub(super) fn set(file: &Connection, value: &ConfigurationValue) -> Result<(), Fault> {
+/// Sets a value; a new one only while there are less than `limit`.
+pub(super) fn set(file: &Connection, value: &ConfigurationValue, limit: Option<u64>) -> Result<(), Fault> {
     let old_value = current(file, &value.id)?;
+    if old_value.is_none() {
+        make_sure_of_room(file, limit)?;
+    }
     if old_value.as_deref() == Some(value.value()) {
         return Ok(());
     }
@@ -63,6 +67,15 @@ pub(super) fn remove(file: &Connection, id: &ConfigurationId) -> Result<(), Faul
 fn current(file: &Connection, id: &ConfigurationId) -> Result<Option<String>, Fault> {
     let sql = "SELECT value FROM configuration_value WHERE id = ?1";
     Ok(file.query_row(sql, [id.as_str()], |row| row.get(0)).optional()?)
+}
+
+fn make_sure_of_room(file: &Connection, limit: Option<u64>) -> Result<(), Fault> {
+    let Some(limit) = limit else { return Ok(()) };
+    let count: u64 = file.query_row("SELECT count(*) FROM configuration_value", [], |row| row.get(0))?;
+    if count < limit {
+        return Ok(());
+    }
+    Err(Fault::LimitReached { object: Object::ConfigurationValue, limit })
 }
 
 fn no_value(id: &ConfigurationId) -> Fault {

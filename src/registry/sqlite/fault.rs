@@ -6,6 +6,8 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use rusqlite::ErrorCode as Code;
 
+#[cfg(feature = "server")]
+use crate::message::chain;
 use crate::model::{self, ServiceId};
 use crate::registry::{Cause, Error, Object};
 
@@ -14,7 +16,8 @@ use crate::registry::{Cause, Error, Object};
 pub(super) enum Fault {
     Because(Cause),
     NotFound { object: Object, id: String },
-    Conflict { id: ServiceId, holder: String, frees_in: Duration },
+    Conflict { id: ServiceId, holder: String, frees_in: Option<Duration> },
+    LimitReached { object: Object, limit: u64 },
 }
 
 impl Fault {
@@ -24,6 +27,23 @@ impl Fault {
 
     pub(super) fn internal(error: &tokio::task::JoinError) -> Self {
         Self::Because(Cause::Internal(error.to_string()))
+    }
+
+    /// The same once more, for everybody whom it concerns.
+    #[cfg(feature = "server")]
+    pub(super) fn repeated(&self) -> Self {
+        Self::Because(match self {
+            Self::Because(Cause::Sqlite(rusqlite::Error::SqliteFailure(error, message))) => {
+                Cause::Sqlite(rusqlite::Error::SqliteFailure(*error, message.clone()))
+            }
+            Self::Because(Cause::File { path, source }) => {
+                Cause::File { path: path.clone(), source: source.kind().into() }
+            }
+            Self::Because(cause) => Cause::Internal(chain(cause)),
+            Self::NotFound { .. } | Self::Conflict { .. } | Self::LimitReached { .. } => {
+                Cause::Internal(format!("{self:?}"))
+            }
+        })
     }
 
     /// Whether others were using the file, and for too long.
@@ -42,9 +62,8 @@ impl Fault {
         let registry = url.to_owned();
         match self.explained(path) {
             Self::NotFound { object, id } => Error::NotFound { registry, object, id },
-            Self::Conflict { id, holder, frees_in } => {
-                Error::Conflict { id, holder, frees_in: Some(frees_in) }
-            }
+            Self::Conflict { id, holder, frees_in } => Error::Conflict { id, holder, frees_in },
+            Self::LimitReached { object, limit } => Error::LimitReached { registry, object, limit },
             Self::Because(source) => match class(&source) {
                 Class::Passing => Error::Unavailable { registry, source },
                 Class::Forbidden => Error::Unauthorized { registry, source },
@@ -111,7 +130,11 @@ fn class(cause: &Cause) -> Class {
             _ => Class::Passing,
         },
         Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
-        Cause::Rule(_) | Cause::Foreign { .. } | Cause::Newer { .. } | Cause::Damaged(_) => Class::Lasting,
+        Cause::Rule(_)
+        | Cause::Foreign { .. }
+        | Cause::Newer { .. }
+        | Cause::Hosted { .. }
+        | Cause::Damaged(_) => Class::Lasting,
     }
 }
 

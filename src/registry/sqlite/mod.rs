@@ -12,6 +12,9 @@ mod clock;
 mod configuration;
 mod events;
 mod fault;
+mod format;
+#[cfg(feature = "server")]
+mod hosted;
 mod services;
 mod store;
 
@@ -23,8 +26,11 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use self::fault::Fault;
+#[cfg(feature = "server")]
+pub(super) use self::hosted::Hosted;
+use self::services::Keeping;
 use self::store::{Durability, Store};
-use super::url::sqlite_shown;
+use super::url::sqlite_shown as url_of;
 use super::{
     Claim, ConfigurationQuery, ConfigurationStore, EventLog, EventQuery, Owner, Registry, Result,
     ServiceQuery,
@@ -44,7 +50,7 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { url: sqlite_shown(&path), path, store: Arc::default() }
+        Self { url: url_of(&path), path, store: Arc::default() }
     }
 
     /// Runs `job` on the open file, off the runtime's thread: signals must not wait for a disk.
@@ -89,7 +95,12 @@ impl Registry for Sqlite {
 
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
         let (registration, claim) = (registration.clone(), claim.clone());
-        self.write(Durability::Process, move |file| services::register(file, &registration, &claim)).await
+        let job = move |file: &rusqlite::Connection| {
+            let keeping = Keeping::in_file(registration.heartbeat_timeout)?;
+            services::register(file, &registration, &claim, &keeping)?;
+            Ok(keeping.token)
+        };
+        self.write(Durability::Process, job).await
     }
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token> {
@@ -148,7 +159,7 @@ impl ConfigurationStore for Sqlite {
 
     async fn set(&self, value: &ConfigurationValue) -> Result<()> {
         let value = value.clone();
-        self.write(Durability::Full, move |file| configuration::set(file, &value)).await
+        self.write(Durability::Full, move |file| configuration::set(file, &value, None)).await
     }
 
     async fn remove(&self, id: &ConfigurationId) -> Result<()> {

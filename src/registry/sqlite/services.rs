@@ -11,28 +11,46 @@ use crate::model::{
 };
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
-/// Whether a service's deadline has passed.
+/// How long hosted services stay listed when nothing was heard of their host. While it is away they cannot renew
+/// themselves; for ever, they cannot be told from the dead.
+const HOST_GRACE: Duration = Duration::from_secs(3600);
+
+/// Who is dead: its deadline has passed, or it is hosted and its host is gone for good.
+const IS_DEAD: &str = "(deadline < :first OR deadline > :last
+     OR (deadline IS NULL AND (SELECT host_seen FROM registry) < :host_gone))";
+
+/// Whether a service has died that has not been settled.
 pub(super) fn anyone_died(file: &Connection) -> Result<bool, Fault> {
-    let living = living(uptime_millis()?);
-    let sql = "SELECT EXISTS (SELECT 1 FROM service WHERE deadline < ?1)
-                   OR EXISTS (SELECT 1 FROM service WHERE deadline > ?2)";
-    Ok(file.prepare_cached(sql)?.query_row([living.start(), living.end()], |row| row.get(0))?)
+    let now = uptime_millis()?;
+    let living = living(now);
+    // Each of its own, so that each is a look into the index.
+    let sql = "SELECT EXISTS (SELECT 1 FROM service WHERE deadline < :first)
+                   OR EXISTS (SELECT 1 FROM service WHERE deadline > :last)
+                   OR ((SELECT host_seen FROM registry) < :host_gone
+                       AND EXISTS (SELECT 1 FROM service WHERE deadline IS NULL))";
+    let bounds = named_params! {
+        ":first": living.start(), ":last": living.end(), ":host_gone": now - clock::millis(HOST_GRACE),
+    };
+    Ok(file.prepare_cached(sql)?.query_row(bounds, |row| row.get(0))?)
 }
 
-/// Removes each service whose deadline has passed, with one `service.timeout` for each. Says whether there
-/// were any.
-pub(super) fn settle_the_dead(file: &Connection) -> Result<bool, Fault> {
+/// Removes the dead, with one `service.timeout` for each. Says how many there were.
+pub(super) fn settle_the_dead(file: &Connection) -> Result<usize, Fault> {
     if !anyone_died(file)? {
-        return Ok(false);
+        return Ok(0);
     }
-    let living = living(uptime_millis()?);
-    let sql = "DELETE FROM service WHERE deadline < ?1 OR deadline > ?2 RETURNING registration";
-    let mut statement = file.prepare(sql)?;
-    let dead = statement.query_map([living.start(), living.end()], |row| row.get::<_, String>(0))?;
-    for registration in dead.collect::<Result<Vec<_>, _>>()? {
-        events::append_raw(file, EventKind::ServiceTimeout, &registration)?;
+    let now = uptime_millis()?;
+    let living = living(now);
+    let mut statement =
+        file.prepare(&format!("DELETE FROM service WHERE {IS_DEAD} RETURNING registration"))?;
+    let bounds = named_params! {
+        ":first": living.start(), ":last": living.end(), ":host_gone": now - clock::millis(HOST_GRACE),
+    };
+    let dead = statement.query_map(bounds, |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    for registration in &dead {
+        events::append_raw(file, EventKind::ServiceTimeout, registration)?;
     }
-    Ok(true)
+    Ok(dead.len())
 }
 
 /// Who has an id.
@@ -40,7 +58,8 @@ struct Holding {
     registration: String,
     instance: String,
     holder: String,
-    deadline: i64,
+    /// None for a hosted service.
+    deadline: Option<i64>,
 }
 
 fn holding(file: &Connection, id: &ServiceId) -> Result<Option<Holding>, Fault> {
@@ -56,11 +75,30 @@ fn holding(file: &Connection, id: &ServiceId) -> Result<Option<Holding>, Fault> 
     Ok(found.optional()?)
 }
 
+/// How the life of a service is kept.
+pub(super) struct Keeping {
+    /// What its next heartbeat presents; of a hosted service, what its tokens are made with.
+    pub(super) token: Token,
+    /// When it is dead, in milliseconds since boot; none where its host keeps the time.
+    pub(super) deadline: Option<i64>,
+    /// How many services the registry takes.
+    pub(super) limit: Option<u64>,
+}
+
+impl Keeping {
+    /// In the file alone.
+    pub(super) fn in_file(timeout: HeartbeatTimeout) -> Result<Self, Fault> {
+        let deadline = uptime_millis()? + clock::millis(timeout.as_duration());
+        Ok(Self { token: issue_token(), deadline: Some(deadline), limit: None })
+    }
+}
+
 pub(super) fn register(
     file: &Connection,
     registration: &Registration,
     claim: &Claim,
-) -> Result<Token, Fault> {
+    keeping: &Keeping,
+) -> Result<(), Fault> {
     let id = &registration.id;
     let mut is_new = true;
     if let Some(held) = holding(file, id)? {
@@ -69,12 +107,15 @@ pub(super) fn register(
         } else if claim.if_taken == IfTaken::TakeOver {
             remove(file, id, &held.registration)?;
         } else {
-            let left = u64::try_from(held.deadline - uptime_millis()?).unwrap_or_default();
-            let frees_in = Duration::from_millis(left);
+            let now = uptime_millis()?;
+            let left = |deadline| Duration::from_millis(u64::try_from(deadline - now).unwrap_or_default());
+            let frees_in = held.deadline.map(left);
             return Err(Fault::Conflict { id: id.clone(), holder: held.holder, frees_in });
         }
     }
-    let token = issue_token();
+    if is_new {
+        make_sure_of_room(file, keeping.limit)?;
+    }
     let json = serde_json::to_string(registration)?;
     file.execute(
         "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
@@ -86,8 +127,8 @@ pub(super) fn register(
             ":id": id.as_str(),
             ":registration": json,
             ":heartbeat_timeout": registration.heartbeat_timeout.as_secs(),
-            ":deadline": deadline(registration.heartbeat_timeout)?,
-            ":token": token.as_str(),
+            ":deadline": keeping.deadline,
+            ":token": keeping.token.as_str(),
             ":instance": claim.instance.to_string(),
             ":holder": claim.holder,
         },
@@ -96,7 +137,20 @@ pub(super) fn register(
     if is_new {
         events::append_raw(file, EventKind::ServiceJoin, &json)?;
     }
-    Ok(token)
+    Ok(())
+}
+
+fn make_sure_of_room(file: &Connection, limit: Option<u64>) -> Result<(), Fault> {
+    let Some(limit) = limit else { return Ok(()) };
+    if count(file)? < limit {
+        return Ok(());
+    }
+    Err(Fault::LimitReached { object: Object::Service, limit })
+}
+
+/// How many services there are.
+pub(super) fn count(file: &Connection) -> Result<u64, Fault> {
+    Ok(file.prepare_cached("SELECT services FROM registry")?.query_row([], |row| row.get(0))?)
 }
 
 pub(super) fn heartbeat(
@@ -202,10 +256,6 @@ fn set_tags(file: &Connection, id: &ServiceId, tags: &Tags) -> Result<(), Fault>
         statement.execute([tag.as_str(), id.as_str()])?;
     }
     Ok(())
-}
-
-fn deadline(timeout: HeartbeatTimeout) -> Result<i64, Fault> {
-    Ok(uptime_millis()? + clock::millis(timeout.as_duration()))
 }
 
 /// Tokens are version 1 UUIDs, as the API has them.
