@@ -2,7 +2,7 @@ use clap::{Args, Subcommand};
 
 use super::Error;
 use super::output::{Output, Row};
-use crate::model::{Limit, PageRequest, Service, ServiceId, Tag};
+use crate::model::{Limit, Marker, PageRequest, Service, ServiceId, Tag};
 use crate::registry::{Owner, Registry, ServiceQuery};
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +27,7 @@ pub(super) struct List {
     limit: Limit,
     /// The id to begin at, as the page before told
     #[arg(long, value_name = "ID")]
-    marker: Option<ServiceId>,
+    marker: Option<Marker>,
 }
 
 #[derive(Debug, Args)]

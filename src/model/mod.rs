@@ -17,7 +17,7 @@ pub use configuration::{ConfigurationId, ConfigurationValue, Namespace};
 pub use event::{Event, EventBody, EventKind};
 pub use id::{InstanceId, ServiceId, Token};
 pub use metadata::Metadata;
-pub use page::{Limit, Page, PageRequest};
+pub use page::{Limit, Marker, Page, PageRequest};
 pub use service::{Registration, Service, ServiceUpdate};
 pub use tags::{Tag, Tags};
 pub use time::{HeartbeatTimeout, Timestamp};

@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{Error, Timestamp};
+use super::{Error, Timestamp, of_length};
 
 /// How many items a page holds at most: 1 to 1000, 100 unless told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,38 @@ impl FromStr for Limit {
             min: 1,
             max: Self::MAX.0.into(),
         })
+    }
+}
+
+/// A place in a list that is ordered by id: at this id, or where it would stand. At most 255 characters of
+/// `a-z A-Z 0-9 - : _ . /`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker(String);
+
+impl Marker {
+    /// # Errors
+    /// When `value` is longer than 255 characters, or has one that a marker may not have.
+    pub fn new(value: impl Into<String>) -> Result<Self, Error> {
+        let value = of_length("marker", value.into(), 0, 255)?;
+        if value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-:_./".contains(&b)) {
+            Ok(Self(value))
+        } else {
+            let allowed = "letters, digits, `-`, `:`, `_`, `.` and `/`";
+            Err(Error::Characters { what: "marker", value, allowed })
+        }
+    }
+
+    /// The marker as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Marker {
+    type Err = Error;
+    fn from_str(value: &str) -> Result<Self, Error> {
+        Self::new(value)
     }
 }
 

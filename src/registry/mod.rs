@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub use self::error::{Cause, Error, Object, Recourse};
 pub use self::url::{RegistryUrl, UrlError};
 use crate::model::{
-    ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Namespace, Page, PageRequest,
+    ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
     Registration, Service, ServiceId, ServiceUpdate, Tag, Token,
 };
 
@@ -176,7 +176,7 @@ pub struct ServiceQuery {
     /// Only those with exactly this tag.
     pub tag: Option<Tag>,
     /// Which part of the list.
-    pub page: PageRequest<ServiceId>,
+    pub page: PageRequest<Marker>,
 }
 
 /// Which events are wanted.
@@ -194,7 +194,7 @@ pub struct ConfigurationQuery {
     /// Only those in this namespace and below.
     pub namespace: Option<Namespace>,
     /// Which part of the list.
-    pub page: PageRequest<ConfigurationId>,
+    pub page: PageRequest<Marker>,
 }
 
 /// How a registry fares.

@@ -2,7 +2,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use super::events;
 use super::fault::Fault;
-use crate::model::{ConfigurationId, ConfigurationValue, EventBody, Namespace, Page};
+use crate::model::{ConfigurationId, ConfigurationValue, EventBody, Marker, Namespace, Page};
 use crate::registry::{ConfigurationQuery, Object};
 
 pub(super) fn get(file: &Connection, id: &ConfigurationId) -> Result<ConfigurationValue, Fault> {
@@ -23,7 +23,7 @@ pub(super) fn list(
     let mut statement = file.prepare(sql)?;
     let rows = statement.query_map(
         named_params! {
-            ":marker": query.page.marker.as_ref().map_or("", ConfigurationId::as_str),
+            ":marker": query.page.marker.as_ref().map_or("", Marker::as_str),
             ":namespace": query.namespace.as_ref().map(Namespace::as_str),
             ":limit": query.page.limit.get() + 1,
         },

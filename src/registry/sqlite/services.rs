@@ -6,8 +6,8 @@ use super::clock::{self, Ticks, living, uptime_millis};
 use super::events;
 use super::fault::Fault;
 use crate::model::{
-    EventKind, HeartbeatTimeout, Page, Registration, Service, ServiceId, ServiceUpdate, Tags, Timestamp,
-    Token,
+    EventKind, HeartbeatTimeout, Marker, Page, Registration, Service, ServiceId, ServiceUpdate, Tags,
+    Timestamp, Token,
 };
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
@@ -224,7 +224,7 @@ pub(super) fn list(file: &Connection, query: &ServiceQuery) -> Result<Page<Servi
     let mut statement = file.prepare(sql)?;
     let rows = statement.query_map(
         named_params! {
-            ":marker": query.page.marker.as_ref().map_or("", ServiceId::as_str),
+            ":marker": query.page.marker.as_ref().map_or("", Marker::as_str),
             ":tag": query.tag.as_ref().map(crate::model::Tag::as_str),
             ":limit": query.page.limit.get() + 1,
         },
