@@ -1,6 +1,7 @@
 //! What the command lines of both programs have in common.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
@@ -39,6 +40,11 @@ pub(crate) fn parse<T: CommandFactory + FromArgMatches>(
     let matches = command.try_get_matches_from(words).map_err(stop)?;
     let arguments = T::from_arg_matches(&matches).map_err(stop)?;
     Ok((arguments, matches))
+}
+
+/// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
+pub(crate) fn span(text: &str) -> Result<Duration, humantime::DurationError> {
+    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 
 /// An empty variable counts as none.

@@ -39,4 +39,6 @@ pub mod logging;
 pub mod message;
 pub mod model;
 pub mod registry;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod wrapper;

@@ -5,6 +5,8 @@
 
 mod events;
 mod output;
+#[cfg(feature = "server")]
+mod serve;
 mod services;
 
 use std::ffi::OsString;
@@ -56,6 +58,9 @@ enum Resource {
     /// What happened in the registry
     #[command(subcommand)]
     Events(events::Action),
+    /// Serve a registry over HTTP: the Service Registry API
+    #[cfg(feature = "server")]
+    Serve(serve::Serve),
 }
 
 const AFTER_HELP: &str = "\
@@ -72,6 +77,9 @@ enum Error {
     Registry(#[from] registry::Error),
     #[error("--registry")]
     Url(#[from] UrlError),
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
     #[error("cannot write the result")]
     Output(#[from] io::Error),
 }
@@ -81,6 +89,8 @@ impl Hint for Error {
         match self {
             Self::Registry(error) => error.hint(),
             Self::Url(error) => error.hint(),
+            #[cfg(feature = "server")]
+            Self::Serve(error) => error.hint(),
             Self::Output(_) => None,
         }
     }
@@ -94,6 +104,10 @@ impl Error {
             Self::Registry(registry::Error::NotFound { .. }) => NOT_FOUND,
             Self::Registry(_) | Self::Output(_) => REFUSED,
             Self::Url(_) => USAGE,
+            #[cfg(feature = "server")]
+            Self::Serve(error) if error.is_usage() => USAGE,
+            #[cfg(feature = "server")]
+            Self::Serve(_) => REFUSED,
         })
     }
 }
@@ -109,7 +123,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime(&arguments.resource).enable_all().build();
     let outcome = runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(carry_out(arguments)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -123,6 +137,15 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// A server uses every core, a command one thread.
+fn runtime(resource: &Resource) -> tokio::runtime::Builder {
+    match resource {
+        #[cfg(feature = "server")]
+        Resource::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    }
+}
+
 async fn carry_out(arguments: Arguments) -> Result<(), Error> {
     let url = RegistryUrl::given(arguments.registry.as_deref())?;
     let registry = registry::connect(&url);
@@ -131,5 +154,7 @@ async fn carry_out(arguments: Arguments) -> Result<(), Error> {
     match arguments.resource {
         Resource::Services(action) => services::run(action, registry, &output).await,
         Resource::Events(action) => events::run(action, registry, &output).await,
+        #[cfg(feature = "server")]
+        Resource::Serve(serve) => Ok(serve::run(serve, url).await?),
     }
 }

@@ -101,6 +101,24 @@ impl RegistryUrl {
         Err(UrlError::NotEmbedded)
     }
 
+    /// The registry of one of several tenants, who share this URL and nothing else: beside the file
+    /// `registry.db` it is `registry-7777.db`. None where tenants cannot be held apart.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &str) -> Option<Self> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(path) => {
+                let mut name = path.file_stem()?.to_owned();
+                name.push(format!("-{tenant}"));
+                if let Some(extension) = path.extension() {
+                    name.push(".");
+                    name.push(extension);
+                }
+                Some(Self::Sqlite(path.with_file_name(name)))
+            }
+        }
+    }
+
     #[cfg(feature = "sqlite")]
     fn sqlite(url: &Url, shown: String) -> Result<Self, UrlError> {
         let path =

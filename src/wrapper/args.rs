@@ -154,7 +154,7 @@ struct Arguments {
     /// How long the command has to end when it is asked to stop, before it is killed [default: for ever]
     ///
     /// A second request shortens what is left to a second.
-    #[arg(long, help_heading = "Signals and processes", env = "SERVICE_REGISTRY_STOP_TIMEOUT", value_name = "TIME", value_parser = span)]
+    #[arg(long, help_heading = "Signals and processes", env = "SERVICE_REGISTRY_STOP_TIMEOUT", value_name = "TIME", value_parser = command_line::span)]
     stop_timeout: Option<Duration>,
 
     /// Give the command a process group of its own, and send signals to all of it
@@ -309,9 +309,4 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Settings, Endi
 fn refuse<E: std::error::Error + Hint + 'static>(error: &E) -> Ending {
     complain(&report(PROGRAM, error));
     Ending::Code(OWN_FAILURE)
-}
-
-/// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
-fn span(text: &str) -> Result<Duration, humantime::DurationError> {
-    text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
