@@ -46,24 +46,12 @@ pub(super) struct Serve {
     #[arg(long, env = "RAXSR_TOKEN_LIFETIME", value_name = "TIME", default_value = "24h", value_parser = lifetime)]
     token_lifetime: Duration,
 
-    /// How many services there may be, without --accounts
-    #[arg(
-        long,
-        env = "RAXSR_MAX_SERVICES",
-        value_name = "COUNT",
-        default_value = "200",
-        conflicts_with = "accounts"
-    )]
+    /// How many services a tenant may have that has no limits of its own
+    #[arg(long, env = "RAXSR_MAX_SERVICES", value_name = "COUNT", default_value = "200")]
     max_services: u64,
 
-    /// How many configuration values there may be, without --accounts
-    #[arg(
-        long,
-        env = "RAXSR_MAX_CONFIGURATION_VALUES",
-        value_name = "COUNT",
-        default_value = "1000",
-        conflicts_with = "accounts"
-    )]
+    /// How many configuration values
+    #[arg(long, env = "RAXSR_MAX_CONFIGURATION_VALUES", value_name = "COUNT", default_value = "1000")]
     max_configuration_values: u64,
 
     /// How much to tell on standard error; every request at `debug`
@@ -162,7 +150,8 @@ impl Serve {
         Ok(Settings {
             listen: self.listen,
             registry,
-            access: self.accounts.map_or(Access::Open(limits), Access::Accounts),
+            access: self.accounts.map_or(Access::Open, Access::Accounts),
+            limits,
             tls,
             token_lifetime: self.token_lifetime,
         })

@@ -10,7 +10,6 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
-use super::DEFAULT_LIMITS;
 use crate::message::Hint;
 use crate::model::printable;
 use crate::registry::Limits;
@@ -124,7 +123,7 @@ impl Hint for AccountsError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accounts {
     by_username: BTreeMap<String, Account>,
-    limits: BTreeMap<TenantId, AccountLimits>,
+    limits: BTreeMap<TenantId, LimitsEntry>,
 }
 
 /// Whoever may log in.
@@ -214,11 +213,10 @@ impl Accounts {
         if entry.username.is_empty() {
             return Err("has no username");
         }
-        if let Some(limits) = entry.limits {
-            let limits = limits.or_default();
-            if *self.limits.entry(entry.tenant.clone()).or_insert(limits) != limits {
-                return Err("has other limits than another account of its tenant");
-            }
+        if let Some(limits) = entry.limits
+            && *self.limits.entry(entry.tenant.clone()).or_insert(limits) != limits
+        {
+            return Err("has other limits than another account of its tenant");
         }
         let account = Account { tenant: entry.tenant, key };
         match self.by_username.insert(entry.username, account) {
@@ -227,9 +225,9 @@ impl Accounts {
         }
     }
 
-    /// Each tenant, with its limits.
-    pub(super) fn tenants(&self) -> BTreeMap<TenantId, AccountLimits> {
-        let limits = |tenant| self.limits.get(tenant).copied().unwrap_or(DEFAULT_LIMITS);
+    /// Each tenant, with its limits, or where it has none of its own, these.
+    pub(super) fn tenants(&self, limits: AccountLimits) -> BTreeMap<TenantId, AccountLimits> {
+        let limits = |tenant| self.limits.get(tenant).map_or(limits, |entry| entry.or(limits));
         self.by_username.values().map(|account| (account.tenant.clone(), limits(&account.tenant))).collect()
     }
 
@@ -264,7 +262,7 @@ struct Entry {
     limits: Option<LimitsEntry>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LimitsEntry {
     services: Option<u64>,
@@ -273,14 +271,13 @@ struct LimitsEntry {
 }
 
 impl LimitsEntry {
-    fn or_default(self) -> AccountLimits {
-        let Limits { services, configuration_values } = DEFAULT_LIMITS.resources;
+    fn or(self, others: AccountLimits) -> AccountLimits {
         AccountLimits {
             resources: Limits {
-                services: self.services.or(services),
-                configuration_values: self.configuration_values.or(configuration_values),
+                services: self.services.or(others.resources.services),
+                configuration_values: self.configuration_values.or(others.resources.configuration_values),
             },
-            requests_per_day: self.requests_per_day,
+            requests_per_day: self.requests_per_day.or(others.requests_per_day),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Settings {
     pub registry: RegistryUrl,
     /// Who may use it.
     pub access: Access,
+    /// How much a tenant may have and do that has no limits of its own.
+    pub limits: AccountLimits,
     /// The certificate that it shows, and its key.
     pub tls: Option<TlsFiles>,
     /// How long a login lasts.
@@ -62,8 +64,8 @@ pub struct Settings {
 /// Who may use a server.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Everybody who can reach it, as one tenant with these limits.
-    Open(AccountLimits),
+    /// Everybody who can reach it, as one tenant.
+    Open,
     /// The accounts in this file.
     Accounts(PathBuf),
 }
@@ -215,7 +217,7 @@ impl Server {
 
     /// Whether everybody is let in.
     fn is_open(&self) -> bool {
-        matches!(self.settings.access, Access::Open(_))
+        matches!(self.settings.access, Access::Open)
     }
 
     /// The one tenant of a server that lets everybody in.
@@ -244,10 +246,10 @@ impl Server {
 async fn load(settings: &Settings, known: Arc<Tenants>) -> Result<Members, Error> {
     let url = settings.registry.clone();
     let (accounts, wanted) = match &settings.access {
-        Access::Open(limits) => (None, BTreeMap::from([(TenantId::open(), *limits)])),
+        Access::Open => (None, BTreeMap::from([(TenantId::open(), settings.limits)])),
         Access::Accounts(path) => {
             let accounts = Accounts::read(path)?;
-            let wanted = accounts.tenants();
+            let wanted = accounts.tenants(settings.limits);
             if url.for_tenant(TenantId::open().as_str()).is_none() {
                 return Err(Error::OneTenant(url));
             }

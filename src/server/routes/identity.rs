@@ -36,7 +36,11 @@ pub(super) async fn log_in(
             let tenant = server.sessions.authenticate(&accounts, connection.peer, username, key).await;
             tenant.map(|tenant| server.sessions.grant(username, &tenant))
         }
-        Login::Token { token } => server.sessions.find(token).ok_or(Denied::Wrong),
+        Login::Token { token, tenant } => {
+            let grant = server.sessions.find(token);
+            let is_of = |grant: &Grant| tenant.is_none_or(|tenant| grant.tenant.as_str() == tenant);
+            grant.filter(is_of).ok_or(Denied::Wrong)
+        }
     };
     Ok(match granted {
         Ok(grant) => document(&access(&grant, &origin)),
@@ -58,9 +62,10 @@ enum Login<'a> {
         username: &'a str,
         key: &'a str,
     },
-    /// Asks whether a token is good.
+    /// Asks whether a token is good, for this tenant.
     Token {
         token: &'a str,
+        tenant: Option<&'a str>,
     },
 }
 
@@ -74,7 +79,8 @@ impl<'a> Login<'a> {
         if let Some(login) = auth.get("passwordCredentials") {
             return Some(Self::Key { username: text(login, "username")?, key: text(login, "password")? });
         }
-        Some(Self::Token { token: text(auth.get("token")?, "id")? })
+        let tenant = text(auth, "tenantName").or_else(|| text(auth, "tenantId"));
+        Some(Self::Token { token: text(auth.get("token")?, "id")?, tenant })
     }
 
     fn username(&self) -> &'a str {
