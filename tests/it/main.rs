@@ -8,6 +8,7 @@ mod containers;
 mod daemons;
 mod exit_codes;
 mod footprint;
+mod http_api;
 mod lease;
 mod notify;
 mod registration;

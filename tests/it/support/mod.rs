@@ -2,6 +2,7 @@
 
 pub(crate) mod debian;
 pub(crate) mod pty;
+pub(crate) mod server;
 
 use std::ffi::OsStr;
 use std::fs;
