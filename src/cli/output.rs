@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::model::{Limit, Page, escaped};
+use crate::model::{Limit, Page, Timestamp, escaped};
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +38,9 @@ struct Paging<'a, M> {
     count: usize,
     limit: usize,
     next_marker: Option<&'a M>,
+    /// In milliseconds, as every time in JSON; there only when the registry could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_since: Option<Timestamp>,
 }
 
 pub(super) struct Output {
@@ -62,6 +65,7 @@ impl Output {
                     count: page.values.len(),
                     limit: limit.get(),
                     next_marker: page.next_marker.as_ref(),
+                    stale_since: page.stale_since,
                 },
             }),
             Format::Table => table(&page.values),

@@ -4,10 +4,15 @@
 //! front end never names a backend; a backend never knows who calls. To add one: a file here, an arm in
 //! [`RegistryUrl`] and one in [`connect`].
 
-#[cfg(not(feature = "sqlite"))]
-compile_error!("choose at least one registry to build for: `--features sqlite`");
+#[cfg(not(any(feature = "sqlite", feature = "http")))]
+compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
 
+mod access;
 mod error;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "http")]
+mod rackspace;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod url;
@@ -17,8 +22,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use self::access::{Access, ApiKey, Credentials, Secret};
 pub use self::error::{Cause, Error, Object, Recourse};
-pub use self::url::{RegistryUrl, UrlError};
+#[cfg(feature = "http")]
+pub use self::http::HttpCause;
+#[cfg(feature = "http")]
+pub use self::url::ApiUrl;
+pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Namespace, Page, PageRequest,
     Registration, Service, ServiceId, ServiceUpdate, Tag, Token,
@@ -191,9 +201,15 @@ pub struct ConfigurationQuery {
 
 /// The registry at `url`. No I/O happens before its first call.
 #[must_use]
-pub fn connect(url: &RegistryUrl) -> Arc<dyn Registry> {
+#[cfg_attr(
+    not(feature = "http"),
+    expect(unused_variables, reason = "an embedded registry asks for no login")
+)]
+pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
     match url {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(path) => Arc::new(sqlite::Sqlite::new(path.clone())),
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => Arc::new(rackspace::Rackspace::new(url, access)),
     }
 }

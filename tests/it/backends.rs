@@ -8,8 +8,8 @@ use service_registry_wrapper::model::{
     Namespace, PageRequest, Registration, ServiceId, ServiceUpdate, Tag, Tags, Token,
 };
 use service_registry_wrapper::registry::{
-    Cause, Claim, ConfigurationQuery, Error, EventQuery, IfTaken, Object, Owner, Registry, ServiceQuery,
-    connect,
+    Access, Cause, Claim, ConfigurationQuery, Error, EventQuery, IfTaken, Object, Owner, Registry,
+    ServiceQuery, connect,
 };
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ async fn each<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
 
 fn backends() -> Vec<(Place, Arc<dyn Registry>)> {
     let place = Place::new();
-    let registry = connect(&place.url().parse().unwrap());
+    let registry = connect(&place.url().parse().unwrap(), &Access::default());
     vec![(place, registry)]
 }
 

@@ -111,6 +111,8 @@ fn class(cause: &Cause) -> Class {
             _ => Class::Passing,
         },
         Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
+        #[cfg(feature = "http")]
+        Cause::Http(_) => Class::Passing,
         Cause::Rule(_) | Cause::Foreign { .. } | Cause::Newer { .. } | Cause::Damaged(_) => Class::Lasting,
     }
 }
