@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use service_registry_wrapper::message::{Hint, chain};
 use service_registry_wrapper::model::{
-    ConfigurationValue, HeartbeatTimeout, InstanceId, Limit, MarkerFault, PageRequest, Registration,
-    ServiceId, ServiceUpdate, Tag, Token,
+    ConfigurationValue, HeartbeatTimeout, InstanceId, Limit, MarkerFault, Metadata, PageRequest,
+    Registration, ServiceId, ServiceUpdate, Tag, Token,
 };
 use service_registry_wrapper::registry::{
     Access, ApiKey, Cause, Claim, ConfigurationQuery, Credentials, Error, EventQuery, IfTaken, Owner,
@@ -40,7 +40,7 @@ fn registration() -> Registration {
         id: web1(),
         heartbeat_timeout: HeartbeatTimeout::from_secs(30).unwrap(),
         tags: vec![Tag::new("web").unwrap()].try_into().unwrap(),
-        metadata: Default::default(),
+        metadata: Metadata::default(),
     }
 }
 

@@ -114,7 +114,10 @@ impl Hint for HttpCause {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Connect(reason) if reason.contains("speak TLS") => "try http:// instead of https://",
-            Self::Untrusted(reason) if reason.contains("UnknownIssuer") => {
+            // A new authority of the same name comes out as a bad signature.
+            Self::Untrusted(reason)
+                if reason.contains("UnknownIssuer") || reason.contains("BadSignature") =>
+            {
                 "name the certificate of the authority that issued its certificate with --ca-cert"
             }
             Self::Untrusted(_) => "see which names and dates its certificate has",

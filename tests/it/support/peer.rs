@@ -15,8 +15,6 @@ pub(crate) struct Asked {
     /// Names in lower case.
     headers: Vec<(String, String)>,
     pub(crate) body: String,
-    /// Which connection it came over, from 0.
-    pub(crate) connection: usize,
 }
 
 impl Asked {
@@ -84,12 +82,11 @@ impl Peer {
                 if log.is_over {
                     return;
                 }
-                let connection = log.connections;
                 log.connections += 1;
                 log.streams.push(stream.try_clone().unwrap());
                 drop(log);
                 let (script, shared) = (Arc::clone(&script), Arc::clone(&shared));
-                std::thread::spawn(move || serve(stream, connection, &*script, &shared));
+                std::thread::spawn(move || serve(stream, &*script, &shared));
             }
         });
         Self { address, log }
@@ -131,10 +128,10 @@ impl Drop for Peer {
     }
 }
 
-fn serve(stream: TcpStream, connection: usize, script: &Script, log: &Mutex<Log>) {
+fn serve(stream: TcpStream, script: &Script, log: &Mutex<Log>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut writer = stream;
-    while let Some(asked) = read(&mut reader, connection) {
+    while let Some(asked) = read(&mut reader) {
         log.lock().unwrap().asked.push(asked.clone());
         let sent = match script(&asked) {
             Reply::Json(status, body) => write(&mut writer, status, "", &body),
@@ -166,7 +163,7 @@ fn write(writer: &mut TcpStream, status: u16, headers: &str, body: &Value) -> st
 }
 
 /// The next request; none when the connection ends, even in the middle of one.
-fn read(reader: &mut impl BufRead, connection: usize) -> Option<Asked> {
+fn read(reader: &mut impl BufRead) -> Option<Asked> {
     let mut line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
@@ -184,7 +181,7 @@ fn read(reader: &mut impl BufRead, connection: usize) -> Option<Asked> {
         let (name, value) = header.split_once(':')?;
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let mut asked = Asked { method, path, headers, body: String::new(), connection };
+    let mut asked = Asked { method, path, headers, body: String::new() };
     let mut body = vec![0; asked.header("content-length").unwrap_or("0").parse().ok()?];
     reader.read_exact(&mut body).ok()?;
     asked.body = String::from_utf8(body).ok()?;
