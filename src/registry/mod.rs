@@ -3,6 +3,28 @@
 //! [`Registry`] is the only seam between the front ends (wrapper, command line, server) and the backends. A
 //! front end never names a backend; a backend never knows who calls. To add one: a file here, an arm in
 //! [`RegistryUrl`] and one in [`connect`].
+//!
+//! For programs that use this library, it is the way to any registry:
+//!
+//! ```no_run
+//! use service_registry_wrapper::model::Tag;
+//! use service_registry_wrapper::registry::{Access, ApiKey, Credentials, ServiceQuery, connect};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let api_key = ApiKey::File("/etc/my-app/key".into());
+//! let credentials = Some(Credentials { username: "me".to_owned(), api_key });
+//! let url = "https://registry.example/v1.0".parse()?;
+//! let registry = connect(&url, &Access { credentials, ..Access::default() });
+//! let query = ServiceQuery { tag: Some(Tag::new("api")?), ..ServiceQuery::default() };
+//! for service in registry.services(&query).await?.values {
+//!     println!("{} is alive", service.registration.id);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To be listed for as long as a program runs, leave the heartbeats to [`lease::driver`](crate::lease::driver):
+//! `examples/register.rs` shows how.
 
 #[cfg(not(any(feature = "sqlite", feature = "http")))]
 compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
