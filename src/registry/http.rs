@@ -31,6 +31,8 @@ const USER_AGENT: &str = concat!("service-registry-wrapper/", env!("CARGO_PKG_VE
 /// What a server said.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// To which request: its path.
+    pub(super) path: String,
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
     /// Where it redirects to.
@@ -93,7 +95,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, body, location, retry_after })
+        Ok(Answer { path, status, body, location, retry_after })
     }
 
     async fn client(&self, kind: Kind) -> Result<&Client, HttpCause> {

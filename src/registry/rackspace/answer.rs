@@ -62,17 +62,17 @@ pub(super) fn read<T: DeserializeOwned>(registry: &str, answer: &Answer) -> Resu
     })
 }
 
-/// What an answer other than a success means. `path` is what was asked for.
-pub(super) fn failure(registry: &str, path: &str, about: About<'_>, answer: &Answer) -> Error {
+/// What an answer other than a success means.
+pub(super) fn failure(registry: &str, about: About<'_>, answer: &Answer) -> Error {
     let fault = Fault::of(answer);
     let registry = registry.to_owned();
     match answer.status {
-        StatusCode::NOT_FOUND => not_found(registry, path, about, &fault),
+        StatusCode::NOT_FOUND => not_found(registry, about, answer, &fault),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Error::Unauthorized { registry, source: cause(path, answer).into() }
+            Error::Unauthorized { registry, source: cause(answer).into() }
         }
         status if is_passing(status, fault.kind) => {
-            Error::Unavailable { registry, source: cause(path, answer).into() }
+            Error::Unavailable { registry, source: cause(answer).into() }
         }
         _ => {
             if let Some((object, limit)) = limit(&fault) {
@@ -82,7 +82,7 @@ pub(super) fn failure(registry: &str, path: &str, about: About<'_>, answer: &Ans
                 About::Events(Some(marker)) => marker_fault(marker, &fault),
                 _ => None,
             };
-            Error::Invalid { registry, source: source.unwrap_or_else(|| cause(path, answer).into()) }
+            Error::Invalid { registry, source: source.unwrap_or_else(|| cause(answer).into()) }
         }
     }
 }
@@ -97,10 +97,10 @@ fn is_passing(status: StatusCode, kind: Option<FaultKind>) -> bool {
 }
 
 /// What lies behind a refusal.
-pub(super) fn cause(path: &str, answer: &Answer) -> HttpCause {
+pub(super) fn cause(answer: &Answer) -> HttpCause {
     let status = answer.status.as_u16();
     match answer.status {
-        StatusCode::NOT_FOUND => HttpCause::NoPage { path: printable(path) },
+        StatusCode::NOT_FOUND => HttpCause::NoPage { path: printable(&answer.path) },
         status_code if status_code.is_redirection() => {
             HttpCause::Redirect { status, location: answer.location.as_deref().map(without_secrets) }
         }
@@ -108,14 +108,13 @@ pub(super) fn cause(path: &str, answer: &Answer) -> HttpCause {
     }
 }
 
-fn not_found(registry: String, path: &str, about: About<'_>, fault: &Fault) -> Error {
+fn not_found(registry: String, about: About<'_>, answer: &Answer, fault: &Fault) -> Error {
     let is_of_the_api = fault.kind == Some(FaultKind::NotFoundError) && !fault.details.is_object();
     let (object, id) = match about {
         About::Heartbeat(id) => (Object::Service, id),
         About::One(object, id) if is_of_the_api => (object, id),
         _ => {
-            let source = HttpCause::NoPage { path: printable(path) }.into();
-            return Error::Unavailable { registry, source };
+            return Error::Unavailable { registry, source: cause(answer).into() };
         }
     };
     let details = fault.details.as_str().unwrap_or_default();
@@ -189,11 +188,12 @@ mod tests {
 
     fn answer(status: u16, body: &str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
-        Answer { status, body: body.into(), location: None, retry_after: None }
+        let path = "/v1.0/services".to_owned();
+        Answer { path, status, body: body.into(), location: None, retry_after: None }
     }
 
     fn told(about: About<'_>, status: u16, body: &str) -> Error {
-        failure("http://host/v1.0", "/v1.0/services", about, &answer(status, body))
+        failure("http://host/v1.0", about, &answer(status, body))
     }
 
     fn fault(kind: &str, details: &str) -> String {
@@ -290,7 +290,7 @@ mod tests {
     fn a_redirect_is_told_without_its_secrets() {
         let location = Some("https://me:sesame@other/v1.0?token=sesame".to_owned());
         let moved = Answer { location, ..answer(302, "") };
-        let error = failure("http://host/v1.0", "/v1.0/services", SERVICE, &moved);
+        let error = failure("http://host/v1.0", SERVICE, &moved);
         assert_eq!(
             chain(&error),
             "registry http://host/v1.0 cannot do this: it redirects (302) to https://other/v1.0"

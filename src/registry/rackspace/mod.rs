@@ -6,6 +6,7 @@
 //! the header that tells instances apart are asked whether it is we who hold an id ([`doubt`]).
 
 mod answer;
+mod ask;
 mod doubt;
 mod session;
 mod stale;
@@ -13,15 +14,14 @@ mod stale;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Method, Request, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
-use url::Url;
 use uuid::Uuid;
 
 use self::answer::{About, Taken};
+use self::ask::Ask;
 use self::doubt::Doubts;
 use self::session::{Pass, Session};
 use self::stale::Stale;
@@ -30,15 +30,10 @@ use super::{
     Access, ApiUrl, AuthUrl, Claim, ConfigurationQuery, ConfigurationStore, Error, EventLog, EventQuery,
     IfTaken, Object, Owner, Registry, Result, ServiceQuery,
 };
-use crate::api::{self, HeartbeatToken, Listing};
+use crate::api::{HeartbeatToken, Listing};
 use crate::model::{
-    ConfigurationId, ConfigurationValue, Event, Page, PageRequest, Registration, Service, ServiceId,
-    ServiceUpdate, Token,
+    ConfigurationId, ConfigurationValue, Event, Page, Registration, Service, ServiceId, ServiceUpdate, Token,
 };
-
-/// Bounds for answers: a thousand services, each described in a request of at most 5000 bytes, fit.
-const LONGEST_LIST: usize = 8 << 20;
-const LONGEST: usize = 64 << 10;
 
 /// How often one registration takes an id from somebody else: two that do so could go on for ever.
 const MOST_REMOVALS: u32 = 3;
@@ -50,49 +45,6 @@ pub(super) struct Rackspace {
     session: Option<Session>,
     stale: Stale,
     doubts: Doubts,
-}
-
-/// A request, but for what it owes to the login.
-#[derive(Clone)]
-struct Ask {
-    method: Method,
-    /// Below the tenant, with a slash at its front.
-    path: String,
-    query: Vec<(&'static str, String)>,
-    body: Option<Value>,
-    headers: Vec<(&'static str, String)>,
-    /// How many bytes of the answer are read.
-    longest: usize,
-}
-
-impl Ask {
-    fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: vec![], body: None, headers: vec![], longest: LONGEST }
-    }
-
-    fn list<M: ToString>(path: impl Into<String>, page: &PageRequest<M>) -> Self {
-        let marker = page.marker.as_ref().map(|marker| ("marker", marker.to_string()));
-        let query = marker.into_iter().chain([("limit", page.limit.get().to_string())]).collect();
-        Self { query, longest: LONGEST_LIST, ..Self::new(Method::GET, path) }
-    }
-
-    fn with(mut self, name: &'static str, value: Option<String>) -> Self {
-        self.query.extend(value.map(|value| (name, value)));
-        self
-    }
-
-    fn body(mut self, body: Value) -> Self {
-        self.body = Some(body);
-        self
-    }
-
-    /// Says for whom it is asked.
-    fn for_owner(mut self, whose: Owner) -> Self {
-        if let Owner::Instance(instance) = whose {
-            self.headers.push((api::INSTANCE, instance.to_string()));
-        }
-        self
-    }
 }
 
 fn service_path(id: &ServiceId) -> String {
@@ -122,7 +74,7 @@ impl Rackspace {
     /// Asks, logs in where that is needed, and returns a success, or what else it means.
     async fn call(&self, ask: &Ask, about: About<'_>) -> Result<Answer> {
         let answer = self.ask(ask).await?;
-        if answer.status.is_success() { Ok(answer) } else { Err(self.failure(ask, about, &answer)) }
+        if answer.status.is_success() { Ok(answer) } else { Err(self.failure(about, &answer)) }
     }
 
     async fn get<T: DeserializeOwned>(&self, ask: &Ask, about: About<'_>) -> Result<T> {
@@ -155,36 +107,9 @@ impl Rackspace {
     }
 
     async fn send(&self, ask: &Ask, pass: Option<&Arc<Pass>>) -> Result<Answer> {
-        let request = self.request(ask, pass.map(|pass| &**pass)).map_err(|cause| self.unavailable(cause))?;
-        self.http.send(request, ask.longest).await.map_err(|cause| self.unavailable(cause))
-    }
-
-    fn request(&self, ask: &Ask, pass: Option<&Pass>) -> std::result::Result<Request, HttpCause> {
-        let tenant = pass.map(|pass| self.base.tenant().unwrap_or(&pass.tenant));
-        let missing = tenant.filter(|_| self.base.tenant().is_none());
-        let missing = missing.map(|tenant| format!("/{tenant}")).unwrap_or_default();
-        let impossible = |error: &dyn std::error::Error| HttpCause::Client(error.to_string());
-        let url = format!("{}{missing}{}", self.base.as_str(), ask.path);
-        let mut url = Url::parse(&url).map_err(|error| impossible(&error))?;
-        if !ask.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&ask.query);
-        }
-        let mut request = Request::new(ask.method.clone(), url);
-        let headers = request.headers_mut();
-        for (name, value) in &ask.headers {
-            let value = HeaderValue::from_str(value).map_err(|error| impossible(&error))?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        if let (Some(pass), Some(tenant)) = (pass, tenant) {
-            headers.insert(HeaderName::from_static(api::AUTH_TOKEN), pass.token.clone());
-            let tenant = HeaderValue::from_str(tenant).map_err(|error| impossible(&error))?;
-            headers.insert(HeaderName::from_static(api::TENANT), tenant);
-        }
-        if let Some(body) = &ask.body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Some(body.to_string().into());
-        }
-        Ok(request)
+        let request = ask.request(&self.base, pass.map(|pass| &**pass));
+        let request = request.map_err(|cause| self.unavailable(cause))?;
+        self.http.send(request, ask.longest()).await.map_err(|cause| self.unavailable(cause))
     }
 
     /// Registers, unless the id is taken.
@@ -193,16 +118,13 @@ impl Rackspace {
         registration: &Registration,
         claim: &Claim,
     ) -> Result<std::result::Result<Token, Taken>> {
-        let mut ask = Ask::new(Method::POST, "/services")
-            .body(json!(registration))
-            .for_owner(Owner::Instance(claim.instance));
-        ask.headers.push((api::HOLDER, printable_header(&claim.holder)));
+        let ask = Ask::new(Method::POST, "/services").body(json!(registration)).claiming(claim);
         let answer = self.ask(&ask).await?;
         if let Some(taken) = answer::taken(&answer) {
             return Ok(Err(taken));
         }
         if !answer.status.is_success() {
-            return Err(self.failure(&ask, About::Page, &answer));
+            return Err(self.failure(About::Page, &answer));
         }
         answer::read::<HeartbeatToken>(self.url(), &answer).map(|HeartbeatToken { token }| Ok(token))
     }
@@ -225,9 +147,8 @@ impl Rackspace {
         error
     }
 
-    fn failure(&self, ask: &Ask, about: About<'_>, answer: &Answer) -> Error {
-        let path = format!("{}{}", self.base.base().path().trim_end_matches('/'), ask.path);
-        answer::failure(self.url(), &path, about, answer)
+    fn failure(&self, about: About<'_>, answer: &Answer) -> Error {
+        answer::failure(self.url(), about, answer)
     }
 
     fn unavailable(&self, cause: HttpCause) -> Error {
@@ -242,11 +163,6 @@ fn default_auth_url(registry: &ApiUrl) -> AuthUrl {
         base.host_str().is_some_and(|host| host.ends_with(".registry.api.rackspacecloud.com"));
     let theirs = is_rackspaces.then(|| AuthUrl::US.parse().ok()).flatten();
     theirs.unwrap_or_else(|| AuthUrl::beside(base))
-}
-
-/// A header takes no line breaks, and only some servers take more than ASCII.
-fn printable_header(text: &str) -> String {
-    text.chars().map(|character| if (' '..='~').contains(&character) { character } else { '?' }).collect()
 }
 
 #[async_trait]
@@ -329,10 +245,10 @@ impl Registry for Rackspace {
         let ask = Ask::list("/services", &query.page).with("tag", tag);
         match self.page(&ask, About::Page).await {
             Ok(page) => {
-                self.stale.keep(&ask.query, &page);
+                self.stale.keep(ask.query(), &page);
                 Ok(page)
             }
-            Err(error @ Error::Unavailable { .. }) => self.stale.page(&ask.query).ok_or(error),
+            Err(error @ Error::Unavailable { .. }) => self.stale.page(ask.query()).ok_or(error),
             Err(error) => Err(error),
         }
     }
@@ -385,5 +301,28 @@ impl ConfigurationStore for Rackspace {
     async fn remove(&self, id: &ConfigurationId) -> Result<()> {
         let ask = Ask::new(Method::DELETE, value_path(id));
         self.call(&ask, About::One(Object::ConfigurationValue, id.as_str())).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_asked_for_a_login_unless_told() {
+        for (registry, expected) in [
+            ("https://dfw.registry.api.rackspacecloud.com/v1.0", AuthUrl::US),
+            ("http://127.0.0.1:9000/v1.0/7777", "http://127.0.0.1:9000/v2.0"),
+            ("https://registry.example/some/where/", "https://registry.example/v2.0"),
+            (
+                "https://registry.api.rackspacecloud.com.example/v1.0",
+                "https://registry.api.rackspacecloud.com.example/v2.0",
+            ),
+        ] {
+            let Ok(crate::registry::RegistryUrl::Rackspace(url)) = registry.parse() else {
+                panic!("{registry}")
+            };
+            assert_eq!(default_auth_url(&url).as_str(), expected);
+        }
     }
 }

@@ -77,7 +77,6 @@ impl Session {
         }}});
         let url = format!("{}/tokens", self.auth_url);
         let url = Url::parse(&url).map_err(|error| passing(HttpCause::Client(error.to_string())))?;
-        let path = url.path().to_owned();
         let mut request = Request::new(Method::POST, url);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(body.to_string().into());
@@ -89,8 +88,8 @@ impl Session {
                 let status = answer.status.as_u16();
                 Err((Class::Refused, HttpCause::Status { status, message: String::new() }))
             }
-            status if status.is_redirection() => Err((Class::Lasting, answer::cause(&path, &answer))),
-            _ => Err(passing(answer::cause(&path, &answer))),
+            status if status.is_redirection() => Err((Class::Lasting, answer::cause(&answer))),
+            _ => Err(passing(answer::cause(&answer))),
         }
     }
 }
@@ -166,10 +165,14 @@ fn text(value: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn answer(body: Vec<u8>) -> Answer {
+        let path = "/v2.0/tokens".to_owned();
+        Answer { path, status: StatusCode::OK, body, location: None, retry_after: None }
+    }
+
     fn tenant_of(access: &Value) -> Option<String> {
         let body = json!({"access": access}).to_string().into_bytes();
-        let answer = Answer { status: StatusCode::OK, body, location: None, retry_after: None };
-        read(&answer).ok().map(|pass| pass.tenant)
+        read(&answer(body)).ok().map(|pass| pass.tenant)
     }
 
     #[test]
@@ -201,7 +204,6 @@ mod tests {
     #[test]
     fn a_pass_does_not_show_its_token() {
         let body = br#"{"access":{"token":{"id":"sesame","tenant":{"id":"1"}}}}"#.to_vec();
-        let answer = Answer { status: StatusCode::OK, body, location: None, retry_after: None };
-        assert!(!format!("{:?}", read(&answer).ok().unwrap().token).contains("sesame"));
+        assert!(!format!("{:?}", read(&answer(body)).ok().unwrap().token).contains("sesame"));
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
@@ -57,6 +58,7 @@ pub(crate) enum Reply {
 pub(crate) struct Peer {
     address: SocketAddr,
     log: Arc<Mutex<Log>>,
+    listening: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -76,7 +78,7 @@ impl Peer {
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Log::default()));
         let (script, shared): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let listening = std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let mut log = shared.lock().unwrap();
                 if log.is_over {
@@ -89,7 +91,7 @@ impl Peer {
                 std::thread::spawn(move || serve(stream, &*script, &shared));
             }
         });
-        Self { address, log }
+        Self { address, log, listening: Some(listening) }
     }
 
     /// The URL of its registry, for whoever needs no login or logs in beside it.
@@ -125,6 +127,8 @@ impl Drop for Peer {
             let _ = stream.shutdown(Shutdown::Both);
         }
         let _ = TcpStream::connect(self.address);
+        // From here on, the connection is refused.
+        let _ = self.listening.take().map(JoinHandle::join);
     }
 }
 
