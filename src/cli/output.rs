@@ -58,6 +58,10 @@ impl Output {
         page: &Page<T, M>,
         limit: Limit,
     ) -> io::Result<()> {
+        print(&self.page_text(page, limit))
+    }
+
+    fn page_text<T: Row, M: Serialize + Display>(&self, page: &Page<T, M>, limit: Limit) -> String {
         let mut text = match self.format {
             Format::Json => json(&Listing {
                 values: &page.values,
@@ -73,7 +77,7 @@ impl Output {
         if let (Format::Table, Some(marker)) = (self.format, &page.next_marker) {
             let _ = write!(text, "\nLimit: {}\nNext marker: {marker}\n", limit.get());
         }
-        print(&text)
+        text
     }
 
     /// One item.
@@ -104,4 +108,21 @@ fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Service, ServiceId};
+
+    #[test]
+    fn json_says_since_when_a_list_is_stale_and_only_then() {
+        let output = Output::new(Format::Json);
+        let text = |stale_since| {
+            let page = Page::<Service, ServiceId> { values: vec![], next_marker: None, stale_since };
+            serde_json::from_str::<serde_json::Value>(&output.page_text(&page, Limit::default())).unwrap()
+        };
+        assert!(text(None)["metadata"].get("stale_since").is_none());
+        assert_eq!(text(Some(Timestamp::from_millis(1_700)))["metadata"]["stale_since"], 1_700);
+    }
 }

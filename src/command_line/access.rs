@@ -11,6 +11,7 @@ use crate::registry::{Access, ApiKey, AuthUrl, Credentials, RegistryUrl, Secret,
 /// Variables that are a secret, or name one.
 const SECRETS: [&str; 3] = [API_KEY, API_KEY_FILE, RAXSR_API_KEY];
 
+const HEADING: &str = "Registry";
 const API_KEY: &str = "SERVICE_REGISTRY_API_KEY";
 const API_KEY_FILE: &str = "SERVICE_REGISTRY_API_KEY_FILE";
 const RAXSR_API_KEY: &str = "RAXSR_API_KEY";
@@ -18,7 +19,6 @@ const RAXSR_AUTH_URL: &str = "RAXSR_AUTH_URL";
 
 /// Which registry, and how to get in.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Registry")]
 pub(crate) struct AccessArguments {
     /// The registry's URL [default: the embedded registry]
     ///
@@ -29,7 +29,7 @@ pub(crate) struct AccessArguments {
     #[arg(
         long,
         short,
-        global = true,
+        global = true, help_heading = HEADING,
         env = "SERVICE_REGISTRY_URL",
         value_name = "URL",
         hide_env_values = true
@@ -39,25 +39,25 @@ pub(crate) struct AccessArguments {
     /// Who we are to the registry
     ///
     /// An embedded registry asks for no login.
-    #[arg(long, global = true, env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
     username: Option<String>,
 
     /// The key to log in with: every user of this machine can read it off the command line
     ///
     /// --api-key-file and the environment variable are safe: a wrapped command does not get to see either.
-    #[arg(long, global = true, env = API_KEY, value_name = "KEY", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = HEADING, env = API_KEY, value_name = "KEY", hide_env_values = true)]
     api_key: Option<String>,
 
     /// A file whose first line is the key to log in with
     ///
     /// It is read again at each login.
-    #[arg(long, global = true, env = API_KEY_FILE, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
     /// Where to log in [default: /v2.0 on the registry's host and port]
     #[arg(
         long,
-        global = true,
+        global = true, help_heading = HEADING,
         env = "SERVICE_REGISTRY_AUTH_URL",
         value_name = "URL",
         hide_env_values = true
@@ -65,11 +65,11 @@ pub(crate) struct AccessArguments {
     auth_url: Option<String>,
 
     /// Log in at Rackspace's identity service of this region
-    #[arg(long, global = true, env = "SERVICE_REGISTRY_REGION", value_name = "REGION")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_REGION", value_name = "REGION")]
     region: Option<Region>,
 
     /// A PEM file of certificates to trust besides the system's
-    #[arg(long, global = true, env = "SERVICE_REGISTRY_CA_CERT", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_CA_CERT", value_name = "FILE")]
     ca_cert: Option<PathBuf>,
 }
 

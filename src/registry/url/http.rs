@@ -36,9 +36,11 @@ impl ApiUrl {
     /// The tenant that it names: what follows the version.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        let (rest, tenant) = self.as_str().rsplit_once('/')?;
+        let (rest, tenant) = self.base.path().trim_end_matches('/').rsplit_once('/')?;
         let version = rest.rsplit('/').next()?.strip_prefix('v')?;
-        version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then_some(tenant)
+        let is_version =
+            !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        is_version.then_some(tenant)
     }
 
     pub(in crate::registry) fn base(&self) -> &Url {
@@ -146,6 +148,8 @@ mod tests {
             ("https://host/v1.0/7777/", "https://host/v1.0/7777", Some("7777")),
             ("http://[::1]:8080/some/where", "http://[::1]:8080/some/where", None),
             ("http://host", "http://host", None),
+            ("http://v1/registry", "http://v1/registry", None),
+            ("http://host/v/x", "http://host/v/x", None),
         ] {
             let url = ApiUrl::parse(text).unwrap();
             assert_eq!((url.as_str(), url.tenant()), (shown, tenant), "{text}");
