@@ -158,7 +158,7 @@ async fn load(server: &Server, services: &Arc<Vec<Beating>>, pace: Option<f64>) 
     while let Some(some) = connections.join_next().await {
         latencies.extend(some.unwrap());
     }
-    Load::new(latencies, pages, start.elapsed(), server.cpu() - cpu_before)
+    Load::new(latencies, pages, start.elapsed(), server.cpu().saturating_sub(cpu_before))
 }
 
 async fn list_pages(address: SocketAddr, services: usize, start: Instant) -> Vec<Duration> {
@@ -218,7 +218,7 @@ async fn etcd() {
     while let Some(some) = connections.join_next().await {
         latencies.extend(some.unwrap());
     }
-    let load = Load::new(latencies, Vec::new(), start.elapsed(), server.cpu() - cpu_before);
+    let load = Load::new(latencies, Vec::new(), start.elapsed(), server.cpu().saturating_sub(cpu_before));
     println!("\netcd, lease keep-alive over its JSON gateway, {CONNECTIONS} connections");
     println!(
         "{:<12} {:>11} {:>10} {:>8} {:>8} {:>9}",

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use service_registry_wrapper::registry::{RegistryUrl, connect};
+use service_registry_wrapper::registry::{Access, RegistryUrl, connect};
 use tempfile::TempDir;
 
 const WRAPPER: &str = env!("CARGO_BIN_EXE_service-registry-wrapper");
@@ -194,7 +194,7 @@ fn cpu_time(pid: Pid) -> Duration {
 
 fn count_heartbeats(registry: &RegistryUrl) -> u32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let registry = connect(registry);
+    let registry = connect(registry, &Access::default());
     let id = "bench".parse().unwrap();
     let start = now();
     let (mut beats, mut last) = (0, runtime.block_on(registry.service(&id)).unwrap().last_seen);

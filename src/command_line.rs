@@ -1,11 +1,15 @@
 //! What the command lines of both programs have in common.
 
+mod access;
+mod raxrc;
+
 use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
+pub(crate) use self::access::{AccessArguments, AccessError, Target};
 use crate::message::Hint;
 
 /// Why a command line is nothing to work on.

@@ -18,8 +18,8 @@
     doc = "| [`cli`] | `raxsr`: what people read and script the registry with | stdout |"
 )]
 //!
-//! Beside them: [`logging`] to standard error, [`message`] for how a failure is told, and what both command lines
-//! have in common. A new registry is one file; a new front end changes none.
+//! Beside them: [`logging`] to standard error, [`message`] for how a failure is told, [`api`] for what goes over the
+//! wire of the HTTP API, and what both command lines have in common. A new registry is one file; a new front end changes none.
 //!
 //! # The words
 //!

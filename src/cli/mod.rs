@@ -13,12 +13,12 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, Parser, Subcommand};
 
 use self::output::{Format, Output};
-use crate::command_line::{self, Stop};
+use crate::command_line::{self, AccessArguments, AccessError, Stop};
 use crate::message::{Hint, complain, report};
-use crate::registry::{self, Registry, RegistryUrl, UrlError};
+use crate::registry::{self, Registry};
 
 const PROGRAM: &str = "raxsr";
 const REFUSED: u8 = 1;
@@ -29,18 +29,8 @@ const NOT_FOUND: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, about, subcommand_required = true, after_help = AFTER_HELP)]
 struct Arguments {
-    /// The registry's URL [default: the embedded registry]
-    ///
-    /// As for service-registry-wrapper: unless told, both use the same.
-    #[arg(
-        long,
-        short,
-        global = true,
-        env = "SERVICE_REGISTRY_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    registry: Option<String>,
+    #[command(flatten)]
+    access: AccessArguments,
 
     /// How to show it
     #[arg(long, short, global = true, env = "RAXSR_FORMAT", value_name = "FORMAT", default_value = "table")]
@@ -75,8 +65,8 @@ Exit status:
 enum Error {
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    #[error("--registry")]
-    Url(#[from] UrlError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[cfg(feature = "server")]
     #[error(transparent)]
     Serve(#[from] serve::Error),
@@ -88,7 +78,7 @@ impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Registry(error) => error.hint(),
-            Self::Url(error) => error.hint(),
+            Self::Access(error) => error.hint(),
             #[cfg(feature = "server")]
             Self::Serve(error) => error.hint(),
             Self::Output(_) => None,
@@ -103,7 +93,7 @@ impl Error {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Registry(registry::Error::NotFound { .. }) => NOT_FOUND,
             Self::Registry(_) | Self::Output(_) => REFUSED,
-            Self::Url(_) => USAGE,
+            Self::Access(_) => USAGE,
             #[cfg(feature = "server")]
             Self::Serve(error) if error.is_usage() => USAGE,
             #[cfg(feature = "server")]
@@ -115,8 +105,8 @@ impl Error {
 /// Does what `words` ask for, and says how to exit.
 #[must_use]
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match command_line::parse::<Arguments>(words) {
-        Ok((arguments, _)) => arguments,
+    let (arguments, matches) = match command_line::parse::<Arguments>(words) {
+        Ok(parsed) => parsed,
         Err(Stop::Answered) => return ExitCode::SUCCESS,
         Err(Stop::Mistake(mistake)) => {
             complain(&report(PROGRAM, &mistake));
@@ -124,7 +114,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let runtime = runtime(&arguments.resource).enable_all().build();
-    let outcome = runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(carry_out(arguments)));
+    let outcome =
+        runtime.map_err(Error::from).and_then(|runtime| runtime.block_on(carry_out(arguments, &matches)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -146,15 +137,27 @@ fn runtime(resource: &Resource) -> tokio::runtime::Builder {
     }
 }
 
-async fn carry_out(arguments: Arguments) -> Result<(), Error> {
-    let url = RegistryUrl::given(arguments.registry.as_deref())?;
-    let registry = registry::connect(&url);
+async fn carry_out(arguments: Arguments, matches: &ArgMatches) -> Result<(), Error> {
+    let target = match &arguments.resource {
+        #[cfg(feature = "server")]
+        Resource::Serve(_) => arguments.access.served(matches)?,
+        _ => arguments.access.target(matches)?,
+    };
+    for warning in &target.warnings {
+        warn(warning);
+    }
+    let registry = registry::connect(&target.registry, &target.access);
     let registry: &dyn Registry = &*registry;
     let output = Output::new(arguments.format);
     match arguments.resource {
         Resource::Services(action) => services::run(action, registry, &output).await,
         Resource::Events(action) => events::run(action, registry, &output).await,
         #[cfg(feature = "server")]
-        Resource::Serve(serve) => Ok(serve::run(serve, url).await?),
+        Resource::Serve(serve) => Ok(serve::run(serve, target.registry, target.access).await?),
     }
+}
+
+/// Says what is better known, on standard error.
+fn warn(warning: &str) {
+    complain(&format!("{PROGRAM}: warning: {warning}\n"));
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::model::{Limit, Page, escaped};
+use crate::model::{Limit, Page, Timestamp, escaped};
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +38,9 @@ struct Paging<'a, M> {
     count: usize,
     limit: usize,
     next_marker: Option<&'a M>,
+    /// In milliseconds, as every time in JSON; there only when the registry could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_since: Option<Timestamp>,
 }
 
 pub(super) struct Output {
@@ -55,6 +58,10 @@ impl Output {
         page: &Page<T, M>,
         limit: Limit,
     ) -> io::Result<()> {
+        print(&self.page_text(page, limit))
+    }
+
+    fn page_text<T: Row, M: Serialize + Display>(&self, page: &Page<T, M>, limit: Limit) -> String {
         let mut text = match self.format {
             Format::Json => json(&Listing {
                 values: &page.values,
@@ -62,6 +69,7 @@ impl Output {
                     count: page.values.len(),
                     limit: limit.get(),
                     next_marker: page.next_marker.as_ref(),
+                    stale_since: page.stale_since,
                 },
             }),
             Format::Table => table(&page.values),
@@ -69,7 +77,7 @@ impl Output {
         if let (Format::Table, Some(marker)) = (self.format, &page.next_marker) {
             let _ = write!(text, "\nLimit: {}\nNext marker: {marker}\n", limit.get());
         }
-        print(&text)
+        text
     }
 
     /// One item.
@@ -100,4 +108,21 @@ fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Service, ServiceId};
+
+    #[test]
+    fn json_says_since_when_a_list_is_stale_and_only_then() {
+        let output = Output::new(Format::Json);
+        let text = |stale_since| {
+            let page = Page::<Service, ServiceId> { values: vec![], next_marker: None, stale_since };
+            serde_json::from_str::<serde_json::Value>(&output.page_text(&page, Limit::default())).unwrap()
+        };
+        assert!(text(None)["metadata"].get("stale_since").is_none());
+        assert_eq!(text(Some(Timestamp::from_millis(1_700)))["metadata"]["stale_since"], 1_700);
+    }
 }

@@ -12,7 +12,7 @@ use tracing::info;
 use super::PROGRAM;
 use crate::logging::{self, Format, Level};
 use crate::message::{Hint, complain};
-use crate::registry::{Limits, RegistryUrl};
+use crate::registry::{self, Limits, RegistryUrl};
 use crate::server::{self, Access, AccountLimits, Bound, DEFAULT_LIMITS, Reloader, Settings, TlsFiles};
 
 #[derive(Debug, Args)]
@@ -80,9 +80,15 @@ pub(super) enum Error {
     #[error("--listen {address} can be reached from other machines, and there is no {missing}")]
     Exposed { address: SocketAddr, missing: &'static str },
     #[error(transparent)]
-    Server(#[from] server::Error),
+    Server(Box<server::Error>),
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
+}
+
+impl From<server::Error> for Error {
+    fn from(error: server::Error) -> Self {
+        Self::Server(Box::new(error))
+    }
 }
 
 impl Hint for Error {
@@ -105,16 +111,20 @@ impl Error {
         match self {
             Self::Exposed { .. } => true,
             Self::Server(cause) => {
-                matches!(cause, Cause::Accounts(_) | Cause::Tls(_) | Cause::OneTenant(_))
+                matches!(**cause, Cause::Accounts(_) | Cause::Tls(_) | Cause::OneTenant(_))
             }
             Self::Signals(_) => false,
         }
     }
 }
 
-pub(super) async fn run(serve: Serve, registry: RegistryUrl) -> Result<(), Error> {
+pub(super) async fn run(
+    serve: Serve,
+    registry: RegistryUrl,
+    registry_access: registry::Access,
+) -> Result<(), Error> {
     logging::start(serve.log_level, serve.log_format);
-    let settings = serve.settings(registry)?;
+    let settings = serve.settings(registry, registry_access)?;
     let registry = settings.registry.to_string();
     // Before anybody can know that we are there.
     let stop = stop_signal().map_err(Error::Signals)?;
@@ -127,7 +137,7 @@ pub(super) async fn run(serve: Serve, registry: RegistryUrl) -> Result<(), Error
 }
 
 impl Serve {
-    fn settings(self, registry: RegistryUrl) -> Result<Settings, Error> {
+    fn settings(self, registry: RegistryUrl, registry_access: registry::Access) -> Result<Settings, Error> {
         let tls = self.tls_cert.zip(self.tls_key);
         let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
         if !self.listen.ip().is_loopback() && !self.insecure {
@@ -150,6 +160,7 @@ impl Serve {
         Ok(Settings {
             listen: self.listen,
             registry,
+            registry_access,
             access: self.accounts.map_or(Access::Open, Access::Accounts),
             limits,
             tls,

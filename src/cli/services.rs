@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
-use super::Error;
 use super::output::{Output, Row};
-use crate::model::{Limit, Marker, PageRequest, Service, ServiceId, Tag};
+use super::{Error, warn};
+use crate::model::{Limit, Marker, PageRequest, Service, ServiceId, Tag, Timestamp};
 use crate::registry::{Owner, Registry, ServiceQuery};
 
 #[derive(Debug, Subcommand)]
@@ -50,7 +52,11 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
     match action {
         Action::List(List { tag, limit, marker }) => {
             let query = ServiceQuery { tag, page: PageRequest { marker, limit } };
-            output.page(&registry.services(&query).await?, limit)?;
+            let page = registry.services(&query).await?;
+            if let Some(since) = page.stale_since {
+                warn(&staleness(registry.url(), since, Timestamp::now()));
+            }
+            output.page(&page, limit)?;
         }
         Action::Get(which) => {
             if let Some(id) = which.id() {
@@ -64,6 +70,13 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
         }
     }
     Ok(())
+}
+
+/// What is to be known about a list that the registry could not be asked for.
+fn staleness(registry: &str, since: Timestamp, now: Timestamp) -> String {
+    let age = Duration::from_secs(now.as_millis().saturating_sub(since.as_millis()) / 1000);
+    let age = humantime::format_duration(age);
+    format!("registry {registry} is not available: showing what it said {age} ago")
 }
 
 impl Row for Service {
@@ -83,5 +96,17 @@ impl Row for Service {
             format!("{} s", registration.heartbeat_timeout.as_secs()),
             last_seen.map_or_else(|| "-".to_owned(), |time| time.to_string()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_list_is_told_with_its_age() {
+        let told =
+            staleness("http://host/v1.0", Timestamp::from_millis(1_000), Timestamp::from_millis(63_500));
+        assert_eq!(told, "registry http://host/v1.0 is not available: showing what it said 1m 2s ago");
     }
 }

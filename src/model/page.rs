@@ -1,8 +1,9 @@
+use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{Error, Timestamp, of_length};
+use super::{ConfigurationId, Error, ServiceId, Timestamp, of_length};
 
 /// How many items a page holds at most: 1 to 1000, 100 unless told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,16 +46,16 @@ impl FromStr for Limit {
     }
 }
 
-/// A place in a list that is ordered by id: at this id, or where it would stand. At most 255 characters of
-/// `a-z A-Z 0-9 - : _ . /`.
+/// A place in a list that is ordered by id: at this id, or where it would stand. At most 500 characters of
+/// `a-z A-Z 0-9 - : _ . /`, so that every id is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker(String);
 
 impl Marker {
     /// # Errors
-    /// When `value` is longer than 255 characters, or has one that a marker may not have.
+    /// When `value` is longer than 500 characters, or has one that a marker may not have.
     pub fn new(value: impl Into<String>) -> Result<Self, Error> {
-        let value = of_length("marker", value.into(), 0, 255)?;
+        let value = of_length("marker", value.into(), 0, 500)?;
         if value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-:_./".contains(&b)) {
             Ok(Self(value))
         } else {
@@ -67,6 +68,24 @@ impl Marker {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<ServiceId> for Marker {
+    fn from(id: ServiceId) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<ConfigurationId> for Marker {
+    fn from(id: ConfigurationId) -> Self {
+        Self(id.into())
     }
 }
 

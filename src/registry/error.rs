@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+#[cfg(feature = "http")]
+use super::http::HttpCause;
 use crate::message::Hint;
 use crate::model::{self, ServiceId};
 
@@ -113,6 +115,10 @@ pub enum Cause {
     #[cfg(feature = "sqlite")]
     #[error("{0}")]
     Sqlite(rusqlite::Error),
+    /// What is reached over HTTP failed, or was not reached.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Http(#[from] HttpCause),
     /// The file is an SQLite database, but not a registry.
     #[error("the file is the database of another program (application id {application_id:#x})")]
     Foreign {
@@ -196,6 +202,8 @@ impl Hint for Cause {
         let hint = match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(error) => return sqlite_hint(error).map(str::to_owned),
+            #[cfg(feature = "http")]
+            Self::Http(cause) => return cause.hint(),
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => NOT_OURS,
                 std::io::ErrorKind::StorageFull => "free some space on its disk",

@@ -3,11 +3,38 @@
 //! [`Registry`] is the only seam between the front ends (wrapper, command line, server) and the backends. A
 //! front end never names a backend; a backend never knows who calls. To add one: a file here, an arm in
 //! [`RegistryUrl`] and one in [`connect`].
+//!
+//! For programs that use this library, it is the way to any registry:
+//!
+//! ```no_run
+//! use service_registry_wrapper::model::Tag;
+//! use service_registry_wrapper::registry::{Access, ApiKey, Credentials, ServiceQuery, connect};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let api_key = ApiKey::File("/etc/my-app/key".into());
+//! let credentials = Some(Credentials { username: "me".to_owned(), api_key });
+//! let url = "https://registry.example/v1.0".parse()?;
+//! let registry = connect(&url, &Access { credentials, ..Access::default() });
+//! let query = ServiceQuery { tag: Some(Tag::new("api")?), ..ServiceQuery::default() };
+//! for service in registry.services(&query).await?.values {
+//!     println!("{} is alive", service.registration.id);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To be listed for as long as a program runs, leave the heartbeats to [`lease::driver`](crate::lease::driver):
+//! `examples/register.rs` shows how.
 
-#[cfg(not(feature = "sqlite"))]
-compile_error!("choose at least one registry to build for: `--features sqlite`");
+#[cfg(not(any(feature = "sqlite", feature = "http")))]
+compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
 
+mod access;
 mod error;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "http")]
+mod rackspace;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod url;
@@ -17,8 +44,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use self::access::{Access, ApiKey, Credentials, Secret};
 pub use self::error::{Cause, Error, Object, Recourse};
-pub use self::url::{RegistryUrl, UrlError};
+#[cfg(feature = "http")]
+pub use self::http::HttpCause;
+#[cfg(feature = "http")]
+pub use self::url::ApiUrl;
+pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
     Registration, Service, ServiceId, ServiceUpdate, Tag, Token,
@@ -221,17 +253,25 @@ pub struct Limits {
 /// # Errors
 /// When it is a file that cannot be used, or that another process hosts.
 #[cfg(feature = "server")]
-pub fn host(url: &RegistryUrl, limits: Limits) -> Result<Arc<dyn Registry>> {
+pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dyn Registry>> {
     match url {
         RegistryUrl::Sqlite(path) => Ok(Arc::new(sqlite::Hosted::open(path, limits)?)),
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(_) => Ok(connect(url, access)),
     }
 }
 
 /// The registry at `url`. No I/O happens before its first call.
 #[must_use]
-pub fn connect(url: &RegistryUrl) -> Arc<dyn Registry> {
+#[cfg_attr(
+    not(feature = "http"),
+    expect(unused_variables, reason = "an embedded registry asks for no login")
+)]
+pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
     match url {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(path) => Arc::new(sqlite::Sqlite::new(path.clone())),
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => Arc::new(rackspace::Rackspace::new(url, access)),
     }
 }

@@ -1,10 +1,19 @@
+mod http;
+
+#[cfg(feature = "sqlite")]
 use std::ffi::OsString;
 use std::fmt;
+#[cfg(feature = "sqlite")]
 use std::os::unix::ffi::OsStringExt;
+#[cfg(feature = "sqlite")]
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use url::Url;
+
+#[cfg(feature = "http")]
+pub use self::http::ApiUrl;
+pub use self::http::AuthUrl;
 
 use crate::message::Hint;
 use crate::model::printable;
@@ -15,6 +24,9 @@ pub enum RegistryUrl {
     /// `sqlite:///path`: the embedded registry, one SQLite file.
     #[cfg(feature = "sqlite")]
     Sqlite(PathBuf),
+    /// `http(s)://host/v1.0`: a server of the Service Registry HTTP API.
+    #[cfg(feature = "http")]
+    Rackspace(ApiUrl),
 }
 
 /// Why a text names no registry.
@@ -43,6 +55,14 @@ pub enum UrlError {
         /// The URL, without credentials.
         shown: String,
     },
+    /// A server is reached by a scheme, a host, and a path.
+    #[error("`{shown}` {fault}")]
+    Http {
+        /// The URL, without credentials.
+        shown: String,
+        /// What it has or lacks, as a verb and its object.
+        fault: &'static str,
+    },
     /// No registry was given, and there is no place for the embedded one.
     #[error("no place for the embedded registry: none of XDG_STATE_HOME and HOME names a directory")]
     NoDefault,
@@ -55,7 +75,8 @@ impl Hint for UrlError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoDefault => "name its file with --registry sqlite:///path".to_owned(),
-            _ => format!("this build supports {}, which is also the default", RegistryUrl::FORMS.join(", ")),
+            Self::Http { .. } => "write http://host:port/path or https://host/path".to_owned(),
+            _ => format!("this build supports {}", RegistryUrl::FORMS.join(" and ")),
         })
     }
 }
@@ -65,6 +86,8 @@ impl RegistryUrl {
     pub const FORMS: &[&str] = &[
         #[cfg(feature = "sqlite")]
         "sqlite:///path",
+        #[cfg(feature = "http")]
+        "http(s)://host/v1.0",
     ];
 
     /// The registry that was asked for, or else the embedded one.
@@ -116,6 +139,8 @@ impl RegistryUrl {
                 }
                 Some(Self::Sqlite(path.with_file_name(name)))
             }
+            #[cfg(feature = "http")]
+            Self::Rackspace(_) => None,
         }
     }
 
@@ -145,6 +170,8 @@ impl FromStr for RegistryUrl {
         match url.scheme() {
             #[cfg(feature = "sqlite")]
             "sqlite" => Self::sqlite(&url, shown),
+            #[cfg(feature = "http")]
+            "http" | "https" => ApiUrl::parse(text).map(Self::Rackspace),
             scheme => Err(UrlError::Scheme { shown, scheme: scheme.to_owned() }),
         }
     }
@@ -155,22 +182,22 @@ impl fmt::Display for RegistryUrl {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(path) => f.write_str(&sqlite_shown(path)),
-            #[cfg(not(feature = "sqlite"))]
-            _ => f.write_str("none"),
+            #[cfg(feature = "http")]
+            Self::Rackspace(url) => f.write_str(url.as_str()),
         }
     }
 }
 
 /// The URL of an embedded registry, for messages.
+#[cfg(feature = "sqlite")]
 pub(super) fn sqlite_shown(path: &Path) -> String {
     format!("sqlite://{}", printable(&path.to_string_lossy()))
 }
 
-/// Whatever stands between `//` and `@` is somebody's name and password, in a broken URL too.
+/// Whatever stands between `//` and the last `@` may be somebody's name and password, in a broken URL too.
 fn without_credentials(text: &str) -> String {
     let start = text.find("//").map_or(0, |slashes| slashes + 2);
-    let end = text[start..].find('/').map_or(text.len(), |slash| start + slash);
-    match text[start..end].rfind('@') {
+    match text[start..].rfind('@') {
         Some(at) => printable(&format!("{}***{}", &text[..start], &text[start + at..])),
         None => printable(text),
     }
@@ -184,7 +211,7 @@ mod tests {
     fn path_of(text: &str) -> PathBuf {
         match text.parse() {
             Ok(RegistryUrl::Sqlite(path)) => path,
-            Err(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
 

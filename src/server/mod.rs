@@ -51,6 +51,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The registry it serves; with accounts, where those of the tenants are.
     pub registry: RegistryUrl,
+    /// What that registry has to be told.
+    pub registry_access: registry::Access,
     /// Who may use it.
     pub access: Access,
     /// How much a tenant may have and do that has no limits of its own.
@@ -244,7 +246,7 @@ impl Server {
 
 /// Reads who is to be served, and opens the registries that are not open yet.
 async fn load(settings: &Settings, known: Arc<Tenants>) -> Result<Members, Error> {
-    let url = settings.registry.clone();
+    let (url, access) = (settings.registry.clone(), settings.registry_access.clone());
     let (accounts, wanted) = match &settings.access {
         Access::Open => (None, BTreeMap::from([(TenantId::open(), settings.limits)])),
         Access::Accounts(path) => {
@@ -258,8 +260,10 @@ async fn load(settings: &Settings, known: Arc<Tenants>) -> Result<Members, Error
     };
     let is_open = accounts.is_none();
     let tenants = tokio::task::spawn_blocking(move || {
-        let own = |id: &TenantId| url.for_tenant(id.as_str()).filter(|_| !is_open);
-        tenants::open(&known, &wanted, |id| own(id).unwrap_or_else(|| url.clone()))
+        tenants::open(&known, &wanted, |id, limits| {
+            let own = url.for_tenant(id.as_str()).filter(|_| !is_open);
+            registry::host(own.as_ref().unwrap_or(&url), &access, limits)
+        })
     });
     let tenants = tenants.await.map_err(|error| Error::Internal(error.to_string()))??;
     Ok(Members { accounts, tenants: Arc::new(tenants) })

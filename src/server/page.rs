@@ -46,9 +46,13 @@ impl Query {
         })
     }
 
-    pub(super) fn marker(&self) -> Result<Option<Marker>, Refusal> {
-        let marker = self.first("marker").map(Marker::new).transpose();
-        marker.map_err(|error| Refusal::invalid_parameter("marker", told(&error)))
+    /// An id, or anything that can stand between two, of at most so many characters.
+    pub(super) fn marker(&self, most: usize) -> Result<Option<Marker>, Refusal> {
+        let refuse = |details| Refusal::invalid_parameter("marker", details);
+        match self.first("marker") {
+            Some(text) if text.len() > most => Err(refuse(format!("String is not in range (0..{most})"))),
+            text => text.map(Marker::new).transpose().map_err(|error| refuse(told(&error))),
+        }
     }
 
     /// The same list from another place on.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::accounts::{AccountLimits, TenantId};
-use crate::registry::{self, Registry};
+use crate::registry::{self, Limits, Registry};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -70,7 +70,7 @@ impl Tenant {
 pub(super) fn open(
     known: &Tenants,
     wanted: &BTreeMap<TenantId, AccountLimits>,
-    url_of: impl Fn(&TenantId) -> registry::RegistryUrl,
+    open: impl Fn(&TenantId, Limits) -> registry::Result<Arc<dyn Registry>>,
 ) -> registry::Result<Tenants> {
     let mut tenants = Tenants::new();
     for (id, limits) in wanted {
@@ -78,7 +78,7 @@ pub(super) fn open(
             Some(tenant) if tenant.limits == *limits => Arc::clone(tenant),
             Some(tenant) => Arc::new(Tenant::new(id.clone(), Arc::clone(&tenant.registry), *limits)),
             None => {
-                let registry = registry::host(&url_of(id), limits.resources)?;
+                let registry = open(id, limits.resources)?;
                 Arc::new(Tenant::new(id.clone(), registry, *limits))
             }
         };
@@ -90,13 +90,13 @@ pub(super) fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Limits, RegistryUrl, connect};
+    use crate::registry::{Access, RegistryUrl, connect};
 
     #[tokio::test(start_paused = true)]
     async fn a_days_requests_are_used_up_and_come_back() {
         let url: RegistryUrl = "sqlite:///nowhere/registry.db".parse().unwrap();
         let limits = AccountLimits { resources: Limits::default(), requests_per_day: Some(2) };
-        let tenant = Tenant::new(TenantId::open(), connect(&url), limits);
+        let tenant = Tenant::new(TenantId::open(), connect(&url, &Access::default()), limits);
         assert_eq!(tenant.count_request(), Ok(Rate { limit: 2, used: 1 }));
         assert_eq!(tenant.count_request(), Ok(Rate { limit: 2, used: 2 }));
         tokio::time::advance(DAY / 4).await;

@@ -15,14 +15,10 @@ use super::ending::{Ending, OWN_FAILURE};
 use super::notify::ReadyWhen;
 use super::signal_number::SignalNumber;
 use super::supervision::Deregister;
-use crate::command_line::{self, Stop};
+use crate::command_line::{self, AccessArguments, Stop};
 use crate::logging::{self, Format, Level};
 use crate::message::{Hint, complain, report};
 use crate::model::{HeartbeatTimeout, ServiceId};
-
-const API_KEY: &str = "SERVICE_REGISTRY_API_KEY";
-const API_KEY_FILE: &str = "SERVICE_REGISTRY_API_KEY_FILE";
-const URL: &str = "SERVICE_REGISTRY_URL";
 
 /// Run COMMAND, and keep it in the service registry for exactly as long as it lives
 ///
@@ -76,29 +72,8 @@ struct Arguments {
     )]
     interval: HeartbeatTimeout,
 
-    /// The registry's URL [default: the embedded registry]
-    ///
-    /// `sqlite:///path` is an embedded registry: one file, shared by every wrapper and `raxsr` that names it.
-    /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
-    /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
-    #[arg(long, help_heading = "Registry", short, env = URL, value_name = "URL", hide_env_values = true)]
-    registry: Option<String>,
-
-    /// Who we are to the registry
-    ///
-    /// An embedded registry asks for no login.
-    #[arg(long, help_heading = "Registry", env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
-    username: Option<String>,
-
-    /// The key to log in with: every user of this machine can read it off the command line
-    ///
-    /// --api-key-file and the environment variable are safe: the command does not get to see either.
-    #[arg(long, help_heading = "Registry", env = API_KEY, value_name = "KEY", hide_env_values = true)]
-    api_key: Option<String>,
-
-    /// A file whose first line is the key to log in with
-    #[arg(long, help_heading = "Registry", env = API_KEY_FILE, value_name = "FILE")]
-    api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArguments,
 
     /// Stop the command and exit with 100 when it cannot be registered
     ///
@@ -288,9 +263,10 @@ Exit status:
 
 Environment:
   Each option can be given as SERVICE_REGISTRY_<OPTION>, in capitals and with `_` for `-` (--registry as
-  SERVICE_REGISTRY_URL). The command line comes first; an empty variable counts as none. The command's environment
-  is the wrapper's, without SERVICE_REGISTRY_API_KEY and SERVICE_REGISTRY_API_KEY_FILE; LISTEN_PID and WATCHDOG_PID name
-  the command, and NOTIFY_SOCKET a socket whose messages the wrapper passes on.";
+  SERVICE_REGISTRY_URL). The command line comes first; an empty variable counts as none. Then come RAXSR_USERNAME,
+  RAXSR_API_KEY, RAXSR_API_URL, RAXSR_AUTH_URL, and the file that RAXSR_RAXRC names, or ~/.raxrc. The command's
+  environment is the wrapper's, without SERVICE_REGISTRY_API_KEY, SERVICE_REGISTRY_API_KEY_FILE and RAXSR_API_KEY;
+  LISTEN_PID and WATCHDOG_PID name the command, and NOTIFY_SOCKET a socket whose messages the wrapper passes on.";
 
 /// Reads the command line and the environment, and starts logging as they ask for.
 ///

@@ -126,7 +126,7 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &std::io::Err
 fn task(settings: &Settings) -> Task {
     let host = nix::unistd::gethostname().unwrap_or_default();
     Task {
-        registry: registry::connect(&settings.registry),
+        registry: registry::connect(&settings.registry, &settings.access),
         registration: settings.registration.clone(),
         instance: InstanceId::unique(),
         holder: format!("pid {} on {}", std::process::id(), host.to_string_lossy()),

@@ -1,5 +1,6 @@
 //! What every registry promises: one suite, over the trait. A new backend joins by a line in [`backends`].
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use service_registry_wrapper::model::{
     Metadata, Namespace, PageRequest, Registration, ServiceId, ServiceUpdate, Tag, Tags, Token,
 };
 use service_registry_wrapper::registry::{
-    Cause, Claim, ConfigurationQuery, Error, EventQuery, IfTaken, Limits, Object, Owner, Registry,
+    Access, Cause, Claim, ConfigurationQuery, Error, EventQuery, IfTaken, Limits, Object, Owner, Registry,
     ServiceQuery, connect, host,
 };
 use uuid::Uuid;
 
 use crate::support::Place;
+use crate::support::server::Server;
 
 /// Runs a check against a fresh registry of each kind.
 async fn each<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
@@ -23,11 +25,14 @@ async fn each<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
     }
 }
 
-fn backends() -> Vec<(Place, Arc<dyn Registry>)> {
-    let (file, hosted) = (Place::new(), Place::new());
-    let of_file = connect(&file.url().parse().unwrap());
-    let of_host = host(&hosted.url().parse().unwrap(), Limits::default()).unwrap();
-    vec![(file, of_file), (hosted, of_host)]
+/// Each with what has to stay for as long as it is used.
+fn backends() -> Vec<(Box<dyn Any>, Arc<dyn Registry>)> {
+    let (file, hosted, server) = (Place::new(), Place::new(), Server::open());
+    let access = Access::default();
+    let of_file = connect(&file.url().parse().unwrap(), &access);
+    let of_host = host(&hosted.url().parse().unwrap(), &access, Limits::default()).unwrap();
+    let of_api = connect(&format!("{}/v1.0", server.url()).parse().unwrap(), &access);
+    vec![(Box::new(file), of_file), (Box::new(hosted), of_host), (Box::new(server), of_api)]
 }
 
 fn id(text: &str) -> ServiceId {
@@ -260,7 +265,7 @@ async fn services_are_listed_by_id_by_tag_and_by_page() {
         let query = |marker| ServiceQuery { tag: tag.clone(), page: PageRequest { marker, limit } };
         let page = registry.services(&query(None)).await.unwrap();
         assert_eq!((page.values.len(), page.next_marker.clone()), (2, Some(id("web2"))));
-        assert_eq!(names(&*registry, query(Some(marker("web2")))).await, ["web2"]);
+        assert_eq!(names(&*registry, query(page.next_marker.map(Marker::from))).await, ["web2"]);
         // A marker that is gone begins at the next.
         assert_eq!(names(&*registry, query(Some(marker("a")))).await, ["web10", "web2"]);
     })

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use service_registry_wrapper::model::{HeartbeatTimeout, InstanceId, Metadata, Registration, Tag, Tags};
-use service_registry_wrapper::registry::{Claim, IfTaken, connect};
+use service_registry_wrapper::registry::{Access, Claim, IfTaken, connect};
 
 use crate::support::pty::Terminal;
 use crate::support::{Place, RAXSR, wait_until};
@@ -33,7 +33,7 @@ fn stdout(place: &Place, words: &[&str]) -> String {
 /// A place with a service that nobody keeps: what is shown of it does not change.
 async fn with_a_still_service() -> Place {
     let place = Place::new();
-    let registry = connect(&place.url().parse().unwrap());
+    let registry = connect(&place.url().parse().unwrap(), &Access::default());
     let pairs = [("port", "8000"), ("host", "localhost"), ("is_public", "true")];
     let registration = Registration {
         id: "my-host1-api0".parse().unwrap(),

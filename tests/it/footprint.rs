@@ -5,24 +5,37 @@ use std::fs;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::support::{Place, wait_until};
+use crate::support::peer::{Asked, Peer, agree};
+use crate::support::{Place, Running, wait_until};
 
 #[test]
 fn a_wrapper_is_one_thread_and_under_a_mebibyte_and_stays_so() {
     let place = Place::new();
-    let mut wrapper = place.wrapper(&["--id=small", "--interval=3"]).start(&["sleep", "600"]);
+    let wrapper = place.wrapper(&["--id=small", "--interval=3"]).start(&["sleep", "600"]);
+    let mut seen = std::collections::BTreeSet::new();
+    stays_small(wrapper, |number| {
+        let service = place.raxsr_json(&["services", "list"])["values"][0].clone();
+        seen.extend(service["last_seen"].as_u64());
+        seen.len() >= number
+    });
+}
+
+#[test]
+fn over_http_too() {
+    let (place, peer) = (Place::new(), Peer::start(agree));
+    let options = ["--id=small", "--interval=3", "--username=me", "--api-key=k", "--registry", &peer.url()];
+    let wrapper = place.wrapper(&options).start(&["sleep", "600"]);
+    stays_small(wrapper, |number| peer.count(Asked::is_heartbeat) >= number);
+    assert_eq!(peer.connections(), 1);
+}
+
+/// `has_beaten` says whether there were so many heartbeats.
+#[track_caller]
+fn stays_small(mut wrapper: Running, mut has_beaten: impl FnMut(usize) -> bool) {
     let private = || private_memory(wrapper.pid());
-    let beats = |number| {
-        let mut seen = std::collections::BTreeSet::new();
-        wait_until("the heartbeats", || {
-            let service = place.raxsr_json(&["services", "list"])["values"][0].clone();
-            seen.extend(service["last_seen"].as_u64());
-            seen.len() >= number
-        });
-    };
-    beats(3);
+    wait_until("the heartbeats", || has_beaten(3));
     let early = private();
-    beats(6);
+    wait_until("the heartbeats", || has_beaten(6));
     assert!(early <= 1024 && private() <= 1024, "{early} KiB, then {} KiB", private());
     let threads = || fs::read_dir(format!("/proc/{}/task", wrapper.pid())).unwrap().count();
     wait_until("one thread", || threads() == 1);

@@ -130,6 +130,8 @@ fn class(cause: &Cause) -> Class {
             _ => Class::Passing,
         },
         Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
+        #[cfg(feature = "http")]
+        Cause::Http(_) => Class::Passing,
         Cause::Rule(_)
         | Cause::Foreign { .. }
         | Cause::Newer { .. }

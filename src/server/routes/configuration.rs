@@ -48,7 +48,8 @@ pub(super) async fn remove(Whose(tenant): Whose, Path(path): Path<String>) -> Re
 
 async fn list(tenant: &Tenant, target: &Target, namespace: Option<Namespace>) -> Result<Response, Refusal> {
     let query = Query::of(target);
-    let marker = query.marker()?;
+    // As long as the longest id: it must be possible to go on from there.
+    let marker = query.marker(500)?;
     let told = marker.as_ref().map(|marker| marker.as_str().to_owned());
     let page = PageRequest { marker, limit: query.limit()? };
     let page = store(tenant)?.values(&ConfigurationQuery { namespace, page }).await?;

@@ -81,8 +81,10 @@ async fn target_groups(tenant: &Tenant, tag: Option<Tag>) -> Result<Vec<Value>, 
         let query = ServiceQuery { tag: tag.clone(), page: page.clone() };
         let services = tenant.registry.services(&query).await?;
         groups.extend(services.values.iter().filter_map(|service| target_group(&service.registration)));
-        let Some(next) = services.next_marker else { return Ok(groups) };
-        page.marker = Marker::new(next.as_str()).ok();
+        page.marker = services.next_marker.map(Marker::from);
+        if page.marker.is_none() {
+            return Ok(groups);
+        }
     }
 }
 

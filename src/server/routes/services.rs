@@ -32,7 +32,7 @@ pub(super) async fn create(
 
 pub(super) async fn list(Whose(tenant): Whose, target: Target) -> Result<Response, Refusal> {
     let query = Query::of(&target);
-    let marker = query.marker()?;
+    let marker = query.marker(255)?;
     let tag = query.first("tag").map(tag).transpose()?;
     let told = marker.as_ref().map(|marker| marker.as_str().to_owned());
     let page = PageRequest { marker, limit: query.limit()? };

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use clap::parser::ValueSource;
 use tracing::warn;
 
-use super::{API_KEY, API_KEY_FILE, Arguments, Conflict, OnDeath, Orphans, URL, list};
+use super::{Arguments, Conflict, OnDeath, Orphans, list};
+use crate::command_line::{AccessError, Target};
 use crate::lease::{self, OnConflict};
 use crate::message::Hint;
 use crate::model::{self, Metadata, Registration, ServiceId, Tag, Tags};
-use crate::registry::{RegistryUrl, UrlError};
+use crate::registry::{Access, RegistryUrl};
 use crate::wrapper::child::{Group, Launch};
 use crate::wrapper::environment::Changes;
 use crate::wrapper::notify::ReadyWhen;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub registration: Registration,
     /// Where.
     pub registry: RegistryUrl,
+    /// As whom.
+    pub access: Access,
     pub(in crate::wrapper) orphans: Orphans,
     pub(in crate::wrapper) pid_file: Option<PathBuf>,
     pub(in crate::wrapper) ready_when: ReadyWhen,
@@ -37,31 +39,19 @@ pub struct Settings {
     on_conflict: OnConflict,
     deregister: Deregister,
     give_up_after: Option<NonZeroU32>,
-    warnings: Vec<&'static str>,
+    warnings: Vec<String>,
 }
 
 impl Settings {
     /// Checks what was said.
     pub(super) fn new(arguments: Arguments, matches: &ArgMatches) -> Result<Self, Refusal> {
-        let mut warnings = Vec::new();
-        let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        if typed("api_key") {
-            warnings
-                .push("every user of this machine can read the key that --api-key gives: use --api-key-file");
-        }
-        if !arguments.session_metadata.is_empty() {
-            warnings.push("--session-metadata is a thing of the past: its pairs are treated as --metadata");
-        }
         if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
             return Err(Refusal::NotOurs);
         }
-        if let Some(path) = &arguments.api_key_file {
-            check_key_file(path)?;
-        }
-        let registry = RegistryUrl::given(arguments.registry.as_deref())?;
-        let mut secret_variables = vec![API_KEY, API_KEY_FILE];
-        if std::env::var_os(URL).is_some_and(|url| url.to_string_lossy().contains('@')) {
-            secret_variables.push(URL);
+        let Target { registry, access, secret_variables, mut warnings } = arguments.access.target(matches)?;
+        if !arguments.session_metadata.is_empty() {
+            let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
+            warnings.push(warning.to_owned());
         }
         let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
@@ -78,6 +68,7 @@ impl Settings {
                 death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
             },
             registry,
+            access,
             orphans: arguments.orphans,
             pid_file: arguments.pid_file,
             ready_when: arguments.notify,
@@ -132,16 +123,8 @@ pub(super) enum Refusal {
     },
     #[error("--metadata: `{}` is not of the form KEY=VALUE", model::printable(.0))]
     Pair(String),
-    #[error("--registry")]
-    Registry(#[from] UrlError),
-    #[error("--api-key-file: cannot read `{}`", .path.display())]
-    KeyFile {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("--api-key-file: `{}` holds no key", .0.display())]
-    NoKey(PathBuf),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("--pid-file: a daemon cannot be followed with --orphans=leave")]
     NotOurs,
 }
@@ -150,8 +133,8 @@ impl Hint for Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
-            Self::Registry(error) => error.hint(),
-            Self::Value { .. } | Self::KeyFile { .. } | Self::NoKey(_) | Self::NotOurs => None,
+            Self::Access(error) => error.hint(),
+            Self::Value { .. } | Self::NotOurs => None,
         }
     }
 }
@@ -176,13 +159,4 @@ fn metadata<'a>(values: impl Iterator<Item = &'a String>) -> Result<Metadata, Re
     };
     let pairs = values.flat_map(|value| list::items(value)).map(pair).collect::<Result<Vec<_>, _>>()?;
     Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
-}
-
-fn check_key_file(path: &PathBuf) -> Result<(), Refusal> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| Refusal::KeyFile { path: path.clone(), source })?;
-    if text.lines().next().is_none_or(|line| line.trim().is_empty()) {
-        return Err(Refusal::NoKey(path.clone()));
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What every test needs: a place of its own, the two programs, and patience with a condition.
 
 pub(crate) mod debian;
+pub(crate) mod peer;
 pub(crate) mod pty;
 pub(crate) mod server;
 
@@ -109,7 +110,9 @@ impl Place {
     pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SERVICE_REGISTRY") {
+            let text = name.to_string_lossy().to_lowercase();
+            if text.starts_with("service_registry") || text.starts_with("raxsr_") || text.ends_with("_proxy")
+            {
                 command.env_remove(name);
             }
         }

@@ -1,0 +1,291 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
+
+use super::raxrc::{Raxrc, RaxrcError};
+use crate::message::Hint;
+use crate::registry::{Access, ApiKey, AuthUrl, Credentials, RegistryUrl, Secret, UrlError};
+
+/// Variables that are a secret, or name one.
+const SECRETS: [&str; 3] = [API_KEY, API_KEY_FILE, RAXSR_API_KEY];
+
+const HEADING: &str = "Registry";
+const API_KEY: &str = "SERVICE_REGISTRY_API_KEY";
+const API_KEY_FILE: &str = "SERVICE_REGISTRY_API_KEY_FILE";
+const RAXSR_API_KEY: &str = "RAXSR_API_KEY";
+const RAXSR_AUTH_URL: &str = "RAXSR_AUTH_URL";
+
+/// Which registry, and how to get in.
+#[derive(Debug, Args)]
+pub(crate) struct AccessArguments {
+    /// The registry's URL [default: the embedded registry]
+    ///
+    /// `sqlite:///path` is an embedded registry: one file, shared by every wrapper and `raxsr` that names it.
+    /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
+    /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
+    /// `http(s)://host/v1.0` is a server of the Service Registry API.
+    #[arg(
+        long,
+        short,
+        global = true, help_heading = HEADING,
+        env = "SERVICE_REGISTRY_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    registry: Option<String>,
+
+    /// Who we are to the registry
+    ///
+    /// An embedded registry asks for no login.
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_USERNAME", value_name = "NAME")]
+    username: Option<String>,
+
+    /// The key to log in with: every user of this machine can read it off the command line
+    ///
+    /// --api-key-file and the environment variable are safe: a wrapped command does not get to see either.
+    #[arg(long, global = true, help_heading = HEADING, env = API_KEY, value_name = "KEY", hide_env_values = true)]
+    api_key: Option<String>,
+
+    /// A file whose first line is the key to log in with
+    ///
+    /// It is read again at each login.
+    #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+
+    /// Where to log in [default: /v2.0 on the registry's host and port]
+    #[arg(
+        long,
+        global = true, help_heading = HEADING,
+        env = "SERVICE_REGISTRY_AUTH_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    auth_url: Option<String>,
+
+    /// Log in at Rackspace's identity service of this region
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_REGION", value_name = "REGION")]
+    region: Option<Region>,
+
+    /// A PEM file of certificates to trust besides the system's
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_CA_CERT", value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Region {
+    /// The United States.
+    Us,
+    /// The United Kingdom.
+    Uk,
+}
+
+impl Region {
+    fn auth_url(self) -> &'static str {
+        match self {
+            Self::Us => AuthUrl::US,
+            Self::Uk => AuthUrl::UK,
+        }
+    }
+}
+
+/// The registry that is meant.
+pub(crate) struct Target {
+    pub(crate) registry: RegistryUrl,
+    pub(crate) access: Access,
+    /// Variables that a program that we start must not see.
+    pub(crate) secret_variables: Vec<&'static str>,
+    /// What was said that is better not said like that.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why it is not known which registry is meant, or how to get in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccessError {
+    #[error("{origin}")]
+    Url {
+        origin: String,
+        #[source]
+        source: UrlError,
+    },
+    #[error("{flag}: cannot read `{}`", .path.display())]
+    File {
+        flag: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{flag}: `{}` holds no {content}", .path.display())]
+    Empty { flag: &'static str, path: PathBuf, content: &'static str },
+    #[error("a user name to log in with, but no key")]
+    NoKey,
+    #[error("a key to log in with, but no user name")]
+    NoUsername,
+    #[error(transparent)]
+    Raxrc(#[from] RaxrcError),
+}
+
+impl Hint for AccessError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Url { source, .. } => source.hint(),
+            Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
+            Self::NoUsername => Some("give the name with --username NAME".to_owned()),
+            Self::Raxrc(error) => error.hint(),
+            Self::File { .. } | Self::Empty { .. } => None,
+        }
+    }
+}
+
+/// A value, and where it was said.
+struct Said {
+    value: String,
+    origin: String,
+}
+
+impl Said {
+    fn at(origin: impl Into<String>) -> impl FnOnce(String) -> Self {
+        move |value| Self { value, origin: origin.into() }
+    }
+
+    fn in_variable(name: &str) -> Option<Self> {
+        let value = std::env::var_os(name)?.to_string_lossy().into_owned();
+        (!value.is_empty()).then(|| Said::at(name)(value))
+    }
+
+    fn parse<T: std::str::FromStr<Err = UrlError>>(self) -> Result<T, AccessError> {
+        self.value.parse().map_err(|source| AccessError::Url { origin: self.origin, source })
+    }
+}
+
+impl AccessArguments {
+    /// What was said, by rank: on the command line, in `SERVICE_REGISTRY_*`, in `RAXSR_*`, in the raxrc file.
+    ///
+    /// # Errors
+    /// When that is not enough, or one of the files cannot be used.
+    pub(crate) fn target(self, matches: &ArgMatches) -> Result<Target, AccessError> {
+        let typed = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let mut warnings = Vec::new();
+        if typed("api_key") {
+            warnings.push(
+                "every user of this machine can read the key that --api-key gives: use --api-key-file"
+                    .to_owned(),
+            );
+        }
+        if let Some(path) = &self.api_key_file {
+            check(path, "--api-key-file", "key", |text| {
+                text.lines().next().is_some_and(|line| !line.trim().is_empty())
+            })?;
+        }
+        if let Some(path) = &self.ca_cert {
+            check(path, "--ca-cert", "certificate", |text| text.contains("-----BEGIN CERTIFICATE-----"))?;
+        }
+        let url =
+            self.registry.clone().map(Said::at("--registry")).or_else(|| Said::in_variable("RAXSR_API_URL"));
+        let raxrc = match url.as_ref().map(|url| url.value.parse()) {
+            Some(Ok(url)) if !asks_for_login(&url) => Raxrc::default(),
+            _ => Raxrc::read()?,
+        };
+        let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
+        let registry = match url {
+            Some(url) => url.parse()?,
+            None => RegistryUrl::given(None)
+                .map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })?,
+        };
+        let ca_certificates = self.ca_cert.clone();
+        let access = if asks_for_login(&registry) {
+            warnings.extend(raxrc.warning());
+            let auth_url = self.auth_url(&raxrc, typed).map(Said::parse).transpose()?;
+            Access { credentials: self.credentials(raxrc, typed, &registry)?, auth_url, ca_certificates }
+        } else {
+            Access::default()
+        };
+        let mut secret_variables = SECRETS.to_vec();
+        let names_a_key =
+            |name: &&str| std::env::var_os(name).is_some_and(|url| url.to_string_lossy().contains('@'));
+        secret_variables
+            .extend(["SERVICE_REGISTRY_URL", "RAXSR_API_URL"].iter().filter(|name| names_a_key(name)));
+        Ok(Target { registry, access, secret_variables, warnings })
+    }
+
+    /// Likewise for a program that serves the registry: where clients go by default is not what it serves.
+    ///
+    /// # Errors
+    /// As above.
+    #[cfg(feature = "server")]
+    pub(crate) fn served(self, matches: &ArgMatches) -> Result<Target, AccessError> {
+        if self.registry.is_some() {
+            return self.target(matches);
+        }
+        let registry = RegistryUrl::given(None)
+            .map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })?;
+        let access = Access::default();
+        Ok(Target { registry, access, secret_variables: Vec::new(), warnings: Vec::new() })
+    }
+
+    fn auth_url(&self, raxrc: &Raxrc, typed: impl Fn(&str) -> bool) -> Option<Said> {
+        let region = self.region.map(|region| region.auth_url().to_owned()).map(Said::at("--region"));
+        let url = self.auth_url.clone().map(Said::at("--auth-url"));
+        let said = if typed("region") && !typed("auth_url") { region } else { url.or(region) };
+        said.or_else(|| Said::in_variable(RAXSR_AUTH_URL))
+            .or_else(|| raxrc.auth_url.clone().map(Said::at(raxrc.shown() + ": [auth_api] url")))
+    }
+
+    fn credentials(
+        self,
+        raxrc: Raxrc,
+        typed: impl Fn(&str) -> bool,
+        registry: &RegistryUrl,
+    ) -> Result<Option<Credentials>, AccessError> {
+        let variable = |name| Said::in_variable(name).map(|said| said.value);
+        let given = |key: String| (!key.is_empty()).then(|| ApiKey::Given(Secret::new(key)));
+        let key = self.api_key.and_then(given);
+        let file = self.api_key_file.map(ApiKey::File);
+        let key = if typed("api_key") && !typed("api_key_file") { key.or(file) } else { file.or(key) };
+        let key = key
+            .or_else(|| variable(RAXSR_API_KEY).and_then(given))
+            .or_else(|| raxrc.api_key.map(ApiKey::Given));
+        let username = self.username.filter(|name| !name.is_empty());
+        let username = username.or_else(|| variable("RAXSR_USERNAME")).or(raxrc.username);
+        match (username, key) {
+            _ if names_credentials(registry) => Ok(None),
+            (Some(username), Some(api_key)) => Ok(Some(Credentials { username, api_key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(AccessError::NoKey),
+            (None, Some(_)) => Err(AccessError::NoUsername),
+        }
+    }
+}
+
+fn asks_for_login(registry: &RegistryUrl) -> bool {
+    match registry {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(_) => true,
+    }
+}
+
+fn names_credentials(registry: &RegistryUrl) -> bool {
+    match registry {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => url.credentials().is_some(),
+    }
+}
+
+/// A file that is needed later is there now, and has in it what it should.
+fn check(
+    path: &Path,
+    flag: &'static str,
+    content: &'static str,
+    is_complete: impl FnOnce(&str) -> bool,
+) -> Result<(), AccessError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if is_complete(&text) => Ok(()),
+        Ok(_) => Err(AccessError::Empty { flag, path: path.to_owned(), content }),
+        Err(source) => Err(AccessError::File { flag, path: path.to_owned(), source }),
+    }
+}

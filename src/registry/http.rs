@@ -1,0 +1,173 @@
+//! The HTTP client shared by every backend that is reached over HTTP: connections, trust, timeouts, bounded answers.
+//!
+//! It is made at the first call, so that nothing of it stands before the child's start. What it promises:
+//! * One connection to each host is kept open for as long as the other side allows, and used again.
+//! * `http://` needs no certificates: none are loaded. For `https://` the system's are, off the runtime's thread.
+//! * The proxy variables (`HTTPS_PROXY`, `http_proxy`, `ALL_PROXY`, `NO_PROXY` and the like) are obeyed, as reqwest does
+//!   even without its feature `system-proxy`, but never for a loopback address.
+//! * No redirect is followed: it would carry the token to whoever it names.
+//! * An answer is read up to a bound, and no request takes longer than [`PATIENCE`].
+
+mod cause;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Request, StatusCode};
+use tokio::sync::OnceCell;
+use tracing::trace;
+use url::{Host, Url};
+
+pub use self::cause::HttpCause;
+
+/// How long a request takes at most. (A lease gives up on its own earlier.)
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it takes at most to connect.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const USER_AGENT: &str = concat!("service-registry-wrapper/", env!("CARGO_PKG_VERSION"));
+
+/// What a server said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// To which request: its path.
+    pub(super) path: String,
+    pub(super) status: StatusCode,
+    pub(super) body: Vec<u8>,
+    /// Where it redirects to.
+    pub(super) location: Option<String>,
+    /// How long it asks us to wait.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// The clients, one for each kind of URL: made when they are first needed, and once.
+pub(super) struct Http {
+    ca_certificates: Option<PathBuf>,
+    clients: [OnceCell<Client>; 4],
+}
+
+/// What a client has to be able to do.
+#[derive(Clone, Copy)]
+struct Kind {
+    is_tls: bool,
+    is_loopback: bool,
+}
+
+impl Kind {
+    fn of(url: &Url) -> Self {
+        let is_loopback = match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => {
+                address.is_loopback() || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
+            }
+            Some(Host::Domain(name)) => {
+                let name = name.trim_end_matches('.');
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            None => false,
+        };
+        Self { is_tls: url.scheme() == "https", is_loopback }
+    }
+}
+
+impl Http {
+    /// `ca_certificates` is a PEM file with certificates to trust besides the system's.
+    pub(super) fn new(ca_certificates: Option<PathBuf>) -> Self {
+        Self { ca_certificates, clients: Default::default() }
+    }
+
+    /// Sends a request, and reads at most `longest` bytes of its answer.
+    pub(super) async fn send(&self, request: Request, longest: usize) -> Result<Answer, HttpCause> {
+        let client = self.client(Kind::of(request.url())).await?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let mut response = client.execute(request).await.map_err(|error| HttpCause::of(&error, PATIENCE))?;
+        let (status, headers) = (response.status(), response.headers());
+        trace!(%method, path, status = status.as_u16(), "answered");
+        let location = text(headers, LOCATION.as_str());
+        let retry_after = text(headers, RETRY_AFTER.as_str())
+            .and_then(|seconds| seconds.parse().ok())
+            .map(Duration::from_secs);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| HttpCause::of(&error, PATIENCE))? {
+            if body.len() + chunk.len() > longest {
+                return Err(HttpCause::Nonsense(format!("it is longer than {longest} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { path, status, body, location, retry_after })
+    }
+
+    async fn client(&self, kind: Kind) -> Result<&Client, HttpCause> {
+        let index = usize::from(kind.is_tls) * 2 + usize::from(kind.is_loopback);
+        self.clients[index].get_or_try_init(|| self.build(kind)).await
+    }
+
+    async fn build(&self, kind: Kind) -> Result<Client, HttpCause> {
+        if !kind.is_tls {
+            return build(kind, None);
+        }
+        let certificates = self.ca_certificates.clone();
+        let work = tokio::task::spawn_blocking(move || build(kind, certificates.as_deref()));
+        work.await.unwrap_or_else(|error| Err(HttpCause::Client(error.to_string())))
+    }
+}
+
+fn build(kind: Kind, ca_certificates: Option<&Path>) -> Result<Client, HttpCause> {
+    // Only the first call in a process counts; whoever came first has chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut client = Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(Policy::none())
+        .timeout(PATIENCE)
+        .connect_timeout(CONNECT_PATIENCE)
+        .pool_max_idle_per_host(1)
+        .pool_idle_timeout(None)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(15));
+    if kind.is_loopback {
+        client = client.no_proxy();
+    }
+    client = match (kind.is_tls, ca_certificates) {
+        (false, _) => client.tls_certs_only([]),
+        (true, None) => client,
+        (true, Some(path)) => client.tls_certs_merge(certificates(path)?),
+    };
+    client.build().map_err(|error| HttpCause::of_build(&error))
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, HttpCause> {
+    let shown = || path.display().to_string();
+    let pem = std::fs::read(path).map_err(|source| HttpCause::File { path: shown(), source })?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(HttpCause::NoCertificate { path: shown() }),
+    }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_what_stays_on_this_machine() {
+        for (url, is_loopback) in [
+            ("http://127.0.0.1", true),
+            ("http://127.8.9.1:80", true),
+            ("http://[::1]", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://localhost:1", true),
+            ("http://LOCALHOST.", true),
+            ("http://api.localhost", true),
+            ("http://localhost.example", false),
+            ("http://128.0.0.1", false),
+            ("http://[2001:db8::1]", false),
+        ] {
+            assert_eq!(Kind::of(&url.parse().unwrap()).is_loopback, is_loopback, "{url}");
+        }
+    }
+}
