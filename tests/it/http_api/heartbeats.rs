@@ -260,6 +260,7 @@ fn services_outlive_the_server_with_their_full_timeout_and_their_last_token() {
     holds_for(Duration::from_millis(5100), "the server's absence", || server.has_ended());
     server.restart();
     assert_eq!(api.ids("/services"), ["web1", "web2"]);
+    api.put("/services/web1", &json!({"heartbeat_timeout": 120})).is(204);
     token(&api.heartbeat("web1", &last).is(200));
     wait_until_gone(&api, "web2");
     assert_eq!(api.events(), ["service.join web1", "service.join web2", "service.timeout web2"]);
