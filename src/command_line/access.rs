@@ -166,21 +166,7 @@ impl AccessArguments {
     /// When that is not enough, or one of the files cannot be used.
     pub(crate) fn target(self, matches: &ArgMatches) -> Result<Target, AccessError> {
         let typed = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        let mut warnings = Vec::new();
-        if typed("api_key") {
-            warnings.push(
-                "every user of this machine can read the key that --api-key gives: use --api-key-file"
-                    .to_owned(),
-            );
-        }
-        if let Some(path) = &self.api_key_file {
-            check(path, "--api-key-file", "key", |text| {
-                text.lines().next().is_some_and(|line| !line.trim().is_empty())
-            })?;
-        }
-        if let Some(path) = &self.ca_cert {
-            check(path, "--ca-cert", "certificate", |text| text.contains("-----BEGIN CERTIFICATE-----"))?;
-        }
+        self.check_files()?;
         let url =
             self.registry.clone().map(Said::at("--registry")).or_else(|| Said::in_variable("RAXSR_API_URL"));
         let raxrc = match url.as_ref().map(|url| url.value.parse()) {
@@ -193,6 +179,12 @@ impl AccessArguments {
             None => RegistryUrl::given(None)
                 .map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })?,
         };
+        let mut warnings = Vec::new();
+        if typed("api_key") {
+            let warning =
+                "every user of this machine can read the key that --api-key gives: use --api-key-file";
+            warnings.push(warning.to_owned());
+        }
         let ca_certificates = self.ca_cert.clone();
         let access = if asks_for_login(&registry) {
             warnings.extend(raxrc.warning());
@@ -201,12 +193,20 @@ impl AccessArguments {
         } else {
             Access::default()
         };
-        let mut secret_variables = SECRETS.to_vec();
-        let names_a_key =
-            |name: &&str| std::env::var_os(name).is_some_and(|url| url.to_string_lossy().contains('@'));
-        secret_variables
-            .extend(["SERVICE_REGISTRY_URL", "RAXSR_API_URL"].iter().filter(|name| names_a_key(name)));
-        Ok(Target { registry, access, secret_variables, warnings })
+        Ok(Target { registry, access, secret_variables: secret_variables(), warnings })
+    }
+
+    /// The files that are needed later are there now, and have in them what they should.
+    fn check_files(&self) -> Result<(), AccessError> {
+        if let Some(path) = &self.api_key_file {
+            let has_key = |text: &str| text.lines().next().is_some_and(|line| !line.trim().is_empty());
+            check(path, "--api-key-file", "key", has_key)?;
+        }
+        if let Some(path) = &self.ca_cert {
+            let has_certificate = |text: &str| text.contains("-----BEGIN CERTIFICATE-----");
+            check(path, "--ca-cert", "certificate", has_certificate)?;
+        }
+        Ok(())
     }
 
     /// Likewise for a program that serves the registry: where clients go by default is not what it serves.
@@ -276,7 +276,16 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
     }
 }
 
-/// A file that is needed later is there now, and has in it what it should.
+/// The variables that are a secret, or have one in their URL.
+fn secret_variables() -> Vec<&'static str> {
+    let has_login =
+        |name: &&str| std::env::var_os(name).is_some_and(|url| url.to_string_lossy().contains('@'));
+    SECRETS
+        .into_iter()
+        .chain(["SERVICE_REGISTRY_URL", "RAXSR_API_URL"].into_iter().filter(has_login))
+        .collect()
+}
+
 fn check(
     path: &Path,
     flag: &'static str,

@@ -219,6 +219,21 @@ async fn a_login_that_fails_is_told_as_what_it_is() {
 }
 
 #[tokio::test]
+async fn a_login_server_that_is_down_is_an_outage() {
+    let (peer, away) = (Peer::start(agree), Peer::start(agree).url().replace("v1.0", "v2.0"));
+    let credentials = Some(Credentials { username: "me".to_owned(), api_key: given_key() });
+    let access = Access { credentials, auth_url: Some(away.parse().unwrap()), ..Access::default() };
+    let error = beat(&*connect(&peer.url().parse().unwrap(), &access)).await.unwrap_err();
+    assert_eq!(error.recourse(), Recourse::Retry);
+    let expected = format!(
+        "registry {} is not available: cannot log in at {away}: cannot connect: Connection refused (os error 111)",
+        peer.url()
+    );
+    assert_eq!(chain(&error), expected);
+    assert_eq!(peer.asked().len(), 0);
+}
+
+#[tokio::test]
 async fn what_was_said_last_is_shown_as_stale_while_the_registry_is_away() {
     let is_away = Arc::new(AtomicBool::new(false));
     let peer = Peer::start({
@@ -448,7 +463,4 @@ async fn a_conflict_names_the_holder_and_when_the_id_is_free() {
     assert_eq!(chain(&error), "service id `web1` is held by pid 4711 on web9");
     let frees_in = Some(std::time::Duration::from_secs(17));
     assert_eq!(error.recourse(), Recourse::AwaitRelease { frees_in });
-    // Whoever takes it over does so a few times at most.
-    let error = open(&peer).register(&registration(), &claim(IfTaken::TakeOver)).await.unwrap_err();
-    assert!(matches!(error, Error::Conflict { .. } | Error::Invalid { .. }), "{error:?}");
 }
