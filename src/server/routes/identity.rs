@@ -49,7 +49,7 @@ pub(super) async fn log_in(
         }
         Err(Denied::TooMany) => {
             let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, 10.into());
+            headers.insert(RETRY_AFTER, 1.into());
             let too_many = told(StatusCode::TOO_MANY_REQUESTS, "overLimit", "Too many failed logins.");
             (headers, too_many).into_response()
         }

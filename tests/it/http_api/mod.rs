@@ -10,6 +10,7 @@ mod pagination;
 mod prometheus;
 mod services;
 mod shared_file;
+mod wrapped;
 
 use std::net::SocketAddr;
 
