@@ -6,8 +6,10 @@ mod faults;
 mod heartbeats;
 mod identity;
 mod limits;
+mod operations;
 mod pagination;
 mod prometheus;
+mod robustness;
 mod services;
 mod shared_file;
 
