@@ -113,7 +113,7 @@ fn a_marker_that_is_no_time_of_the_feed_is_refused() {
 }
 
 #[test]
-fn a_type_is_one_of_five_or_refused() {
+fn a_type_has_one_of_five_or_refused() {
     let (_server, api) = open();
     let kinds = [
         "service.join",

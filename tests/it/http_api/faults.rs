@@ -183,7 +183,7 @@ fn a_page_or_a_method_that_is_not_there_is_not_found() {
 fn a_head_request_is_answered_without_a_body() {
     let (server, api) = open();
     let mut connection = server.connect();
-    connection.exchange(&api.request("HEAD", "/services")).is_one_of(&[200, 404]);
+    connection.exchange(&api.request("HEAD", "/services")).has_one_of(&[200, 404]);
     connection.exchange(&api.request("HEAD", "/nonsense")).is(404);
     // What comes next is the next answer, not the body of the last.
     assert!(ids(&connection.exchange(&api.request("GET", "/services")).is(200).json()).is_empty());
@@ -210,7 +210,7 @@ fn one_connection_serves_many_requests_and_each_response_is_whole() {
         (api.request("DELETE", "/services/web1"), 204),
     ];
     for _ in 0..5 {
-        connection.exchange(&api.request("DELETE", "/configuration/key")).is_one_of(&[204, 404]);
+        connection.exchange(&api.request("DELETE", "/configuration/key")).has_one_of(&[204, 404]);
         for (request, status) in &requests {
             let response = connection.exchange(request).is(*status);
             let response_id = response.header("x-response-id").unwrap().to_owned();

@@ -133,7 +133,7 @@ fn a_service_whose_timeout_passed_is_gone_for_every_reader_and_has_timed_out_onc
     api.create("alive", 120);
     at_once(READERS, |number| {
         let mut connection = Connection::open(api.address);
-        let mut get = |path: &str| connection.exchange(&api.request("GET", path)).is_one_of(&[200, 404]);
+        let mut get = |path: &str| connection.exchange(&api.request("GET", path)).has_one_of(&[200, 404]);
         wait_until("the end of a service", || match number % 4 {
             0 => get("/services/dead").status == 404,
             1 => get("/services").json()["metadata"]["count"] == 1,
@@ -159,7 +159,7 @@ fn a_dead_service_makes_way_for_its_successor() {
     let first = create_short(&api, "web1");
     api.heartbeat("web1", &first).is(200);
     wait_until("the successor", || {
-        api.post("/services", &service("web1", 120)).is_one_of(&[201, 400]).status == 201
+        api.post("/services", &service("web1", 120)).has_one_of(&[201, 400]).status == 201
     });
     assert_eq!(api.events(), ["service.join web1", "service.timeout web1", "service.join web1"]);
     assert_eq!(api.get("/services/web1").is(200).json()["last_seen"], Value::Null);
@@ -187,7 +187,7 @@ fn a_late_heartbeat_revives_a_service_or_finds_it_gone_never_both() {
     // Nobody read meanwhile: some of these come before their deadline, some after.
     wait_until("the deadline", || Instant::now() > deadline);
     for (id, last) in &mut tokens {
-        let status = api.heartbeat(id, last).is_one_of(&[200, 404]).status;
+        let status = api.heartbeat(id, last).has_one_of(&[200, 404]).status;
         let path = format!("/services/{id}");
         assert_eq!(api.get(&path).status, status, "{id}");
         let timeouts = api.events().iter().filter(|event| **event == format!("service.timeout {id}")).count();
@@ -243,7 +243,7 @@ fn of_many_that_create_one_id_at_once_one_succeeds() {
 fn of_many_that_present_one_token_at_once_one_succeeds() {
     let (_server, api) = open();
     let first = api.create("web1", 30);
-    let responses = at_once(30, |_| api.heartbeat("web1", &first).is_one_of(&[200, 404]));
+    let responses = at_once(30, |_| api.heartbeat("web1", &first).has_one_of(&[200, 404]));
     let winners: Vec<_> = responses.iter().filter(|response| response.status == 200).collect();
     assert_eq!(winners.len(), 1);
     api.heartbeat("web1", &token(winners[0])).is(200);

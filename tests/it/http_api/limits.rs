@@ -65,7 +65,7 @@ fn a_timeout_makes_room() {
     let api = Api::new(&server, "/v1.0/7777");
     api.create("dead", 3);
     is_reached(&api.post("/services", &service("web1", 120)), "service", 1);
-    wait_until("room", || api.post("/services", &service("web1", 120)).is_one_of(&[201, 400]).status == 201);
+    wait_until("room", || api.post("/services", &service("web1", 120)).has_one_of(&[201, 400]).status == 201);
     assert_eq!(api.events(), ["service.join dead", "service.timeout dead", "service.join web1"]);
 }
 
@@ -76,7 +76,7 @@ fn many_at_once_do_not_exceed_a_limit() {
     let statuses = at_once(20, |number| {
         let created = api.post("/services", &service(&format!("web{number}"), 120));
         let set = api.put(&format!("/configuration/key{number}"), &json!({"value": "v"}));
-        (created.is_one_of(&[201, 400]).status, set.is_one_of(&[204, 400]).status)
+        (created.has_one_of(&[201, 400]).status, set.has_one_of(&[204, 400]).status)
     });
     assert_eq!(statuses.iter().filter(|(created, _)| *created == 201).count(), 3);
     assert_eq!(statuses.iter().filter(|(_, set)| *set == 204).count(), 3);

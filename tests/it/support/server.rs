@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -28,8 +28,14 @@ impl Server {
     /// Starts one over the registry of `place`, on a port of its own, and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(place: Place, options: &[&str]) -> Self {
+        Self::start_at(place, "127.0.0.1:0", options)
+    }
+
+    /// The same at this address.
+    #[track_caller]
+    pub(crate) fn start_at(place: Place, listen: &str, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let mut process = Running::start(&mut command(&place, "127.0.0.1:0", &options));
+        let mut process = Running::start(&mut command(&place, listen, &options));
         let (scheme, address) = wait_until_ready(&place, &mut process);
         Self { place, options, process, scheme, address }
     }
@@ -174,15 +180,10 @@ impl Request {
     }
 
     pub(crate) fn bytes(&self, host: SocketAddr) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
-        for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        if let Some(body) = &self.body {
-            text += &format!("Content-Length: {}\r\n", body.len());
-        }
-        text += "\r\n";
-        let mut bytes = text.into_bytes();
+        let mut lines = vec![format!("{} {} HTTP/1.1", self.method, self.target), format!("Host: {host}")];
+        lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
+        lines.extend(self.body.iter().map(|body| format!("Content-Length: {}", body.len())));
+        let mut bytes = (lines.join("\r\n") + "\r\n\r\n").into_bytes();
         bytes.extend(self.body.iter().flatten());
         bytes
     }
@@ -227,11 +228,6 @@ impl Connection {
     /// Sends any bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
-    }
-
-    /// Says that nothing more will be sent.
-    pub(crate) fn finish(&mut self) {
-        self.stream.get_mut().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Reads the answer to a request of this method.
@@ -327,7 +323,7 @@ impl Response {
 
     /// Asserts that the status is one of these.
     #[track_caller]
-    pub(crate) fn is_one_of(self, statuses: &[u16]) -> Self {
+    pub(crate) fn has_one_of(self, statuses: &[u16]) -> Self {
         assert!(statuses.contains(&self.status), "{statuses:?}: {self:?}: {}", self.text());
         self
     }
