@@ -25,9 +25,9 @@ const REFUSED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;
 
-/// Read a service registry
+/// Read a service registry, or serve it
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, about, subcommand_required = true, after_help = AFTER_HELP)]
+#[command(name = PROGRAM, version, subcommand_required = true, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(flatten)]
     access: AccessArguments,

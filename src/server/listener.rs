@@ -131,6 +131,8 @@ async fn speak(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(LONGEST_HEAD)
+        // Whoever has said all it wanted to say may still want to hear the answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     watcher.watch(http).await.map_err(io::Error::other)
 }

@@ -54,6 +54,16 @@ fn who_never_finishes_a_request_holds_up_nobody_neither_the_others_nor_the_end()
 }
 
 #[test]
+fn who_has_said_all_it_wanted_still_hears_the_answer() {
+    let (server, api) = open();
+    let mut connection = server.connect();
+    connection.send(&api.request("GET", "/services").bytes(server.address())).unwrap();
+    connection.finish();
+    connection.receive("GET").unwrap().is(200);
+    assert!(connection.rest().is_empty());
+}
+
+#[test]
 fn who_is_gone_is_forgotten() {
     let (server, api) = open();
     let body = service("web1", 120).to_string();
