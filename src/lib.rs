@@ -4,7 +4,7 @@
 //! # The rooms
 //!
 //! ```text
-//!   bin/ ─▶ wrapper ─▶ lease ─▶ registry ─▶ model        bin/ ─▶ cli ─▶ registry ─▶ model
+//!   bin/ ─▶ wrapper ─▶ lease ─▶ registry ─▶ model        bin/ ─▶ cli ─▶ {registry, server ─▶ registry} ─▶ model
 //! ```
 //!
 //! | room | holds | may touch |
@@ -17,9 +17,14 @@
     feature = "cli",
     doc = "| [`cli`] | `raxsr`: what people read and script the registry with | stdout |"
 )]
+#![cfg_attr(
+    feature = "server",
+    doc = "| [`server`] | the Service Registry HTTP API over any registry | sockets |"
+)]
 //!
-//! Beside them: [`logging`] to standard error, [`message`] for how a failure is told, [`api`] for what goes over the
-//! wire of the HTTP API, and what both command lines have in common. A new registry is one file; a new front end changes none.
+//! Beside them: [`logging`] to standard error, [`message`] for how a failure is told, [`api`] for what client and
+//! server of the HTTP API agree on, and what both command lines have in common. A new registry is one file; a new
+//! front end changes none.
 //!
 //! # The words
 //!
@@ -28,6 +33,7 @@
 //! * **Registration** enters the registry, **deregistration** leaves it on purpose. A **lease** is our right to be
 //!   listed; a **heartbeat** renews it, and presents a **token**; without one for the **heartbeat timeout** it is
 //!   **lost**.
+//! * A registry's file is **hosted** by the one server that keeps the deadlines of its clients in memory.
 //! * To **settle** the dead is to remove each service whose lease has run out, with its one timeout event.
 
 pub mod api;

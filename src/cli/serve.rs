@@ -1,7 +1,10 @@
 //! `raxsr serve`: the command line of the server.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use crate::server::{self, Access, AccountLimits, Bound, DEFAULT_LIMITS, Reloader
 pub(super) struct Serve {
     /// Where to listen: IP address and port
     #[arg(long, env = "RAXSR_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8640")]
-    listen: SocketAddr,
+    listen: net::SocketAddr,
 
     /// Who may use it: a TOML file; without it, everybody on this machine
     ///
@@ -78,7 +81,7 @@ Signals:
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("--listen {address} can be reached from other machines, and there is no {missing}")]
-    Exposed { address: SocketAddr, missing: &'static str },
+    Exposed { address: net::SocketAddr, missing: &'static str },
     #[error(transparent)]
     Server(Box<server::Error>),
     #[error("cannot receive signals")]
@@ -131,9 +134,21 @@ pub(super) async fn run(
     let hang_ups = signal(SignalKind::hangup()).map_err(Error::Signals)?;
     let bound = Bound::new(settings).await?;
     complain(&format!("{PROGRAM}: serving {} from {registry}\n", bound.url()));
+    tell_manager("READY=1");
     tokio::spawn(reload_at(hang_ups, bound.reloader()));
     bound.serve(stop).await;
+    tell_manager("STOPPING=1");
     Ok(())
+}
+
+/// Tells systemd how we stand, where it wants to know (`sd_notify(3)`). That nobody hears is no reason to fail.
+fn tell_manager(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(&name),
+    };
+    let _ = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
 }
 
 impl Serve {

@@ -8,6 +8,7 @@ use std::process::Output;
 
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
+use service_registry_wrapper::registry::{Access, connect};
 
 use crate::support::{Place, RAXSR, Running, WRAPPER, is_root, says, wait_until};
 
@@ -254,4 +255,41 @@ fn a_crash_at_any_point_leaves_the_file_whole() {
     let events = place.events();
     let count = |kind: &str| events.iter().filter(|event| event.starts_with(kind)).count();
     assert_eq!(count("join"), count("timeout"), "{events:?}");
+}
+
+/// What the first version made.
+const FORMAT_1: &str = "
+    CREATE TABLE registry (created INTEGER NOT NULL);
+    CREATE TABLE service (
+        id TEXT PRIMARY KEY, registration TEXT NOT NULL, heartbeat_timeout INTEGER NOT NULL, last_seen INTEGER,
+        deadline INTEGER NOT NULL, token TEXT NOT NULL, previous_token TEXT, instance TEXT NOT NULL,
+        holder TEXT NOT NULL
+    );
+    CREATE INDEX service_deadline ON service (deadline);
+    CREATE TABLE service_tag (
+        tag TEXT NOT NULL, service_id TEXT NOT NULL REFERENCES service (id) ON DELETE CASCADE,
+        PRIMARY KEY (tag, service_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX service_tag_service ON service_tag (service_id);
+    CREATE TABLE event (ticks INTEGER PRIMARY KEY, id TEXT NOT NULL, type TEXT NOT NULL, payload TEXT NOT NULL);
+    CREATE TABLE configuration_value (id TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    INSERT INTO registry VALUES (139800000000000000);
+    INSERT INTO configuration_value VALUES ('key', 'kept');
+    PRAGMA application_id = 0x53525752;
+    PRAGMA user_version = 1;
+";
+
+#[tokio::test]
+async fn a_file_of_an_earlier_version_is_brought_up_to_date() {
+    let place = Place::new();
+    fs::create_dir(place.path().join("state")).unwrap();
+    Connection::open(place.registry_file()).unwrap().execute_batch(FORMAT_1).unwrap();
+    let registry = connect(&place.url().parse().unwrap(), &Access::default());
+    let value = registry.configuration().unwrap().value(&"key".parse().unwrap()).await.unwrap();
+    assert_eq!(value.value(), "kept");
+    let mut wrapper = place.wrapper(&["--id=web1"]).start(&["sleep", "600"]);
+    wait_until("the registration", || place.lists("web1"));
+    wrapper.signal(Signal::SIGTERM);
+    wrapper.wait();
+    assert_eq!(place.events(), ["join web1", "remove web1"]);
 }

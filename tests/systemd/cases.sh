@@ -225,6 +225,28 @@ check "generic: serves" fetch 8000
 systemctl stop $unit
 check "generic: stopped" property Result success
 
+# --- the server over root's own registry
+unit=service-registry.service
+systemctl start $unit
+through() { raxsr --registry http://127.0.0.1:8640/v1.0 services get "$1"; }
+through simple-none >/dev/null 2>&1
+[ $? = 3 ] && passed "server: answers when it has started" || failed "server: answers when it has started" "no answer"
+unit beside exec "$wrapper --id=beside-1 /bin/sleep 600"
+systemctl start beside
+check "server: shows what is registered on the file" through beside-1
+unit remote exec "$wrapper --registry=http://127.0.0.1:8640/v1.0 --id=remote-1 /bin/sleep 600"
+systemctl start remote
+check "server: registers" listed remote-1
+unit=service-registry.service
+systemctl kill -s KILL $unit
+check "server: is restarted" property NRestarts 1
+check "server: knows everybody" through remote-1
+systemctl reload $unit
+systemctl stop remote beside
+check "server: deregisters" unlisted remote-1
+systemctl stop $unit
+check "server: stopped" property Result success
+
 # --- daemons in the form that forks away, and behind a shell that ignores signals
 runs() { pgrep -x "$1"; }
 gone() { ! runs "$1"; }

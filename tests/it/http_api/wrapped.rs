@@ -139,6 +139,30 @@ fn after_a_404_storm_that_outlasts_the_lease_it_is_back() {
     wrapped.stop(&api);
 }
 
+#[test]
+fn an_id_that_is_taken_is_waited_for_taken_over_or_a_failure() {
+    let server = Server::open();
+    let api = Api::new(&server, "/v1.0");
+    let twin = |options: &[&str]| {
+        let registry = format!("--registry={}/v1.0", server.url());
+        server.place.wrapper(&[&["--id=twin", "--interval=3", &registry], options].concat())
+    };
+    let first = twin(&[]).start(&["sleep", "600"]);
+    wait_until("the registration", || api.ids("/services") == ["twin"]);
+    let mut failing = twin(&["--on-conflict=fail", "--abort-on-failure"]).start(&["sleep", "600"]);
+    assert_eq!(failing.wait().code(), Some(100));
+    let held = format!("is held by pid {} on", first.pid());
+    assert!(failing.stderr().contains(&held));
+    let log = server.place.path().join("waiting.log");
+    let mut waiting = twin(&["--tags=waiting"]).start_with_log(&log, &["sleep", "600"]);
+    wait_until("the conflict", || says(&log, &held));
+    let _replacing = twin(&["--on-conflict=replace", "--tags=replacing"]).start(&["sleep", "600"]);
+    wait_until("the takeover", || api.ids("/services?tag=replacing") == ["twin"]);
+    holds_for(Duration::from_secs(4), "its place", || api.ids("/services?tag=replacing") == ["twin"]);
+    assert_eq!(api.events(), ["service.join twin", "service.remove twin", "service.join twin"]);
+    assert!(!waiting.has_ended());
+}
+
 /// A server, and a proxy before it that knows nothing while the flag is set.
 fn behind_a_proxy() -> (Server, Arc<AtomicBool>, Peer) {
     let server = Server::with_accounts(ACCOUNTS, &[]);
