@@ -7,9 +7,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How much to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -50,16 +53,27 @@ pub fn start(level: Level, format: Format) {
     let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(|| Unhurried);
     let text = || format::format().with_target(false).with_ansi(false);
     let json = || format::json().flatten_event(true).with_target(false);
+    let ours = ours(level);
     let _ = match (format, is_journal()) {
-        (Format::Text, false) => lines.event_format(text()).try_init(),
+        (Format::Text, false) => lines.event_format(text()).finish().with(ours).try_init(),
         (Format::Text, true) => {
-            lines.event_format(ForJournal(text().with_level(false).without_time())).try_init()
+            let text = ForJournal(text().with_level(false).without_time());
+            lines.event_format(text).finish().with(ours).try_init()
         }
-        (Format::Json, false) => lines.fmt_fields(format::JsonFields::new()).event_format(json()).try_init(),
+        (Format::Json, false) => {
+            lines.fmt_fields(format::JsonFields::new()).event_format(json()).finish().with(ours).try_init()
+        }
         (Format::Json, true) => {
-            lines.fmt_fields(format::JsonFields::new()).event_format(ForJournal(json())).try_init()
+            let json = ForJournal(json());
+            lines.fmt_fields(format::JsonFields::new()).event_format(json).finish().with(ours).try_init()
         }
     };
+}
+
+/// What we have to tell, and of what our libraries have only what an operator should look at; at `trace`, everything.
+fn ours(level: LevelFilter) -> Targets {
+    let libraries = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(libraries)
 }
 
 /// Whether standard error is the journal's: systemd tells its device and inode (`systemd.exec(5)`), so that a

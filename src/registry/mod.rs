@@ -127,6 +127,9 @@ pub trait Registry: Send + Sync {
         None
     }
 
+    /// Takes no more than this from now on. What is there already stays.
+    fn set_limits(&self, _limits: Limits) {}
+
     /// Writes down what is only in memory, before a planned end.
     async fn close(&self) {}
 

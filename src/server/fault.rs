@@ -64,6 +64,8 @@ impl Refusal {
         let details = format!("It is lifted in {seconds} seconds.");
         let mut refusal = Self::new(kind, status, "Rate limit has been reached.", details);
         refusal.add_header(RETRY_AFTER, seconds.to_string());
+        // What the original called it.
+        refusal.add_header(HeaderName::from_static("reply-after"), seconds.to_string());
         refusal
     }
 

@@ -125,8 +125,8 @@ fn named_tenant(headers: &HeaderMap, in_path: Option<&str>) -> Option<TenantId> 
     in_header.or(in_path).and_then(|text| text.parse().ok())
 }
 
-/// Whose request it is.
-async fn authorize(
+/// Whose request it is, by what it shows; `named` is whose it says it is.
+pub(super) async fn authorize(
     server: &Server,
     connection: Connection,
     credentials: Option<Credentials>,
@@ -177,7 +177,7 @@ impl Credentials {
         })
     }
 
-    pub(super) async fn tenant(&self, server: &Server, peer: IpAddr) -> Option<TenantId> {
+    async fn tenant(&self, server: &Server, peer: IpAddr) -> Option<TenantId> {
         match self {
             Self::Token(token) => server.sessions.find(token).map(|grant| grant.tenant),
             Self::Key(username, key) => {

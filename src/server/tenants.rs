@@ -76,7 +76,10 @@ pub(super) fn open(
     for (id, limits) in wanted {
         let tenant = match known.get(id) {
             Some(tenant) if tenant.limits == *limits => Arc::clone(tenant),
-            Some(tenant) => Arc::new(Tenant::new(id.clone(), Arc::clone(&tenant.registry), *limits)),
+            Some(tenant) => {
+                tenant.registry.set_limits(limits.resources);
+                Arc::new(Tenant::new(id.clone(), Arc::clone(&tenant.registry), *limits))
+            }
             None => {
                 let registry = open(id, limits.resources)?;
                 Arc::new(Tenant::new(id.clone(), registry, *limits))

@@ -15,7 +15,7 @@ use crate::registry::ServiceQuery;
 use crate::server::Server;
 use crate::server::answer::json as document;
 use crate::server::fault::Refusal;
-use crate::server::request::{Connection, Credentials, Whose, origin};
+use crate::server::request::{Connection, Credentials, Whose, authorize, origin};
 use crate::server::rules::told;
 use crate::server::tenants::{Rate, Tenant};
 
@@ -55,18 +55,8 @@ pub(super) async fn http_sd(
     request: Request,
 ) -> Result<Response, Refusal> {
     let origin = origin(&server, connection, request.headers());
-    let tenant = match server.open_tenant() {
-        Some(tenant) => Some(tenant),
-        None => match Credentials::of(&request) {
-            Some(credentials) => {
-                let id = credentials.tenant(&server, connection.peer).await;
-                id.and_then(|id| server.tenant(&id))
-            }
-            None => None,
-        },
-    };
-    let details = "Invalid or missing credentials";
-    let tenant = tenant.ok_or_else(|| Refusal::unauthorized(details, &format!("{origin}/v2.0")))?;
+    let credentials = Credentials::of(&request);
+    let tenant = authorize(&server, connection, credentials, None, &origin).await?;
     let query = request.uri().query().unwrap_or_default();
     let tag = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "tag");
     let tag = tag.map(|(_, value)| Tag::new(value)).transpose();

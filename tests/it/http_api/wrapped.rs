@@ -163,6 +163,18 @@ fn an_id_that_is_taken_is_waited_for_taken_over_or_a_failure() {
     assert!(!waiting.has_ended());
 }
 
+#[test]
+fn the_log_has_each_heartbeat_and_nothing_of_how_it_is_sent() {
+    let server = Server::open();
+    let log = server.place.path().join("debug.log");
+    let registry = format!("--registry={}/v1.0", server.url());
+    let wrapper = server.place.wrapper(&["--id=web1", "--interval=3", "--log-level=debug", &registry]);
+    let _wrapper = wrapper.start_with_log(&log, &["sleep", "600"]);
+    let said = || fs::read_to_string(&log).unwrap();
+    wait_until("three answers", || said().matches("request succeeded").count() >= 3);
+    assert!(said().lines().all(|line| line.contains("web1") || line.contains("started")), "{}", said());
+}
+
 /// A server, and a proxy before it that knows nothing while the flag is set.
 fn behind_a_proxy() -> (Server, Arc<AtomicBool>, Peer) {
     let server = Server::with_accounts(ACCOUNTS, &[]);

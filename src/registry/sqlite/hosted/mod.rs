@@ -49,7 +49,7 @@ pub(crate) struct Hosted {
     reads: Sqlite,
     orders: mpsc::Sender<Order>,
     shared: Shared,
-    limits: Limits,
+    limits: Mutex<Limits>,
     /// Held for as long as we host.
     _lock: Flock<File>,
 }
@@ -101,7 +101,11 @@ impl Hosted {
             .spawn(move || worker.run(&queue))
             .map_err(|source| Fault::file("a thread of our own", source))?;
         let reads = Sqlite::new(path.to_owned());
-        Ok(Self { path: path.to_owned(), reads, orders, shared, limits, _lock: lock })
+        Ok(Self { path: path.to_owned(), reads, orders, shared, limits: Mutex::new(limits), _lock: lock })
+    }
+
+    fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write<T: Send + 'static>(
@@ -150,28 +154,23 @@ impl Registry for Hosted {
     }
 
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
-        let (registration, claim, limit) = (registration.clone(), claim.clone(), self.limits.services);
-        let id = registration.id.clone();
-        let outcome = self
-            .write(move |file| {
-                let seed = Seed::random();
-                let keeping = Keeping { token: seed.written(), deadline: None, limit };
-                services::register(file, &registration, &claim, &keeping)?;
-                let mut lease = Lease::new(seed, registration.heartbeat_timeout, Some(claim.instance));
-                let token = Token::new(lease.issue().to_string());
-                Ok((token, Effect::Keep(registration.id.clone(), lease)))
-            })
-            .await;
-        outcome
-            .map_err(|fault| match fault {
-                Fault::Conflict { id, holder, frees_in: None } => {
-                    let uptime = uptime_millis().unwrap_or_default();
-                    let frees_in = self.shared.leases().time_left(&id, uptime);
-                    self.told(Fault::Conflict { id, holder, frees_in })
-                }
-                fault => self.told(fault),
-            })
-            .inspect_err(|error| tracing::debug!(service = %id, error = %error, "registration refused"))
+        let (registration, claim, limit) = (registration.clone(), claim.clone(), self.limits().services);
+        let outcome = self.write(move |file| {
+            let seed = Seed::random();
+            let keeping = Keeping { token: seed.written(), deadline: None, limit };
+            services::register(file, &registration, &claim, &keeping)?;
+            let mut lease = Lease::new(seed, registration.heartbeat_timeout, Some(claim.instance));
+            let token = Token::new(lease.issue().to_string());
+            Ok((token, Effect::Keep(registration.id.clone(), lease)))
+        });
+        outcome.await.map_err(|fault| match fault {
+            Fault::Conflict { id, holder, frees_in: None } => {
+                let left = |uptime| self.shared.leases().time_left(&id, uptime);
+                let frees_in = uptime_millis().ok().and_then(left);
+                self.told(Fault::Conflict { id, holder, frees_in })
+            }
+            fault => self.told(fault),
+        })
     }
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token> {
@@ -236,6 +235,10 @@ impl Registry for Hosted {
         })
     }
 
+    fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
     async fn close(&self) {
         let (caller, closed) = oneshot::channel();
         if self.orders.send(Order::Close(caller)).is_ok() {
@@ -263,7 +266,7 @@ impl ConfigurationStore for Hosted {
     }
 
     async fn set(&self, value: &ConfigurationValue) -> Result<()> {
-        let (value, limit) = (value.clone(), self.limits.configuration_values);
+        let (value, limit) = (value.clone(), self.limits().configuration_values);
         let outcome = self.write(move |file| Ok((configuration::set(file, &value, limit)?, Effect::Nothing)));
         outcome.await.map_err(|fault| self.told(fault))
     }
