@@ -1,9 +1,10 @@
 //! How much of everything a tenant may have.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{Api, at_once, login, open, service};
-use crate::support::server::{Response, Server};
+use crate::support::server::{Response, Server, write_accounts};
 use crate::support::{Place, wait_until};
 
 #[track_caller]
@@ -120,4 +121,18 @@ fn an_account_has_limits_of_its_own() {
     for _ in 0..10 {
         bob.get("/services").is(200);
     }
+}
+
+#[test]
+fn limits_change_while_the_server_runs() {
+    let one = |limit: &str| super::ACCOUNTS.replacen("\"7777\"", &format!("\"7777\"\nlimits = {limit}"), 1);
+    let server = Server::with_accounts(&one("{ services = 1 }"), &[]);
+    let alice = login(&server, "alice");
+    alice.create("web1", 120);
+    is_reached(&alice.post("/services", &service("web2", 120)), "service", 1);
+    write_accounts(&server.place, &one("{ services = 2 }"), 0o600);
+    server.signal(Signal::SIGHUP);
+    wait_until("the limits", || alice.get("/limits").json()["resource"]["service"] == 2);
+    alice.create("web2", 120);
+    is_reached(&alice.post("/services", &service("web3", 120)), "service", 2);
 }
