@@ -39,11 +39,17 @@ impl Fault {
             Self::Because(Cause::File { path, source }) => {
                 Cause::File { path: path.clone(), source: source.kind().into() }
             }
-            Self::Because(cause) => Cause::Internal(chain(cause)),
-            Self::NotFound { .. } | Self::Conflict { .. } | Self::LimitReached { .. } => {
-                Cause::Internal(format!("{self:?}"))
-            }
+            _ => Cause::Internal(self.told()),
         })
+    }
+
+    /// In one line, for the log.
+    #[cfg(feature = "server")]
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Because(cause) => chain(cause),
+            Self::NotFound { .. } | Self::Conflict { .. } | Self::LimitReached { .. } => format!("{self:?}"),
+        }
     }
 
     /// Whether others were using the file, and for too long.

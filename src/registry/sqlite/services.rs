@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
@@ -11,42 +12,62 @@ use crate::model::{
 };
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
-/// How long hosted services stay listed when nothing was heard of their host. While it is away they cannot renew
-/// themselves; for ever, they cannot be told from the dead.
-const HOST_GRACE: Duration = Duration::from_secs(3600);
+/// Who is alive at a time, as bounds for SQL, in milliseconds since boot.
+struct Living {
+    /// The deadlines of the living.
+    deadlines: RangeInclusive<i64>,
+    /// When a host was last seen that counts as running.
+    hosts: RangeInclusive<i64>,
+}
 
-/// Who is dead: its deadline has passed, or it is hosted and its host is gone for good.
-const IS_DEAD: &str = "(deadline < :first OR deadline > :last
-     OR (deadline IS NULL AND (SELECT host_seen FROM registry) < :host_gone))";
+impl Living {
+    /// How long hosted services stay listed when nothing is heard of their host. While it is away they cannot renew
+    /// themselves; for ever, they cannot be told from the dead.
+    const HOST_GRACE: Duration = Duration::from_secs(3600);
+
+    fn at(now: i64) -> Self {
+        let grace = clock::millis(Self::HOST_GRACE);
+        // A host that was seen in the future was seen before the last boot: it has its time since then.
+        let hosts = if now > grace { now - grace..=now } else { i64::MIN..=i64::MAX };
+        Self { deadlines: living(now), hosts }
+    }
+
+    fn bounds(&self) -> [i64; 4] {
+        [*self.deadlines.start(), *self.deadlines.end(), *self.hosts.start(), *self.hosts.end()]
+    }
+}
 
 /// Whether a service has died that has not been settled.
 pub(super) fn anyone_died(file: &Connection) -> Result<bool, Fault> {
-    let now = uptime_millis()?;
-    let living = living(now);
-    // Each of its own, so that each is a look into the index.
-    let sql = "SELECT EXISTS (SELECT 1 FROM service WHERE deadline < :first)
-                   OR EXISTS (SELECT 1 FROM service WHERE deadline > :last)
-                   OR ((SELECT host_seen FROM registry) < :host_gone
-                       AND EXISTS (SELECT 1 FROM service WHERE deadline IS NULL))";
-    let bounds = named_params! {
-        ":first": living.start(), ":last": living.end(), ":host_gone": now - clock::millis(HOST_GRACE),
-    };
-    Ok(file.prepare_cached(sql)?.query_row(bounds, |row| row.get(0))?)
+    anyone_died_at(file, &Living::at(uptime_millis()?))
 }
 
-/// Removes the dead, with one `service.timeout` for each. Says how many there were.
+fn anyone_died_at(file: &Connection, living: &Living) -> Result<bool, Fault> {
+    // Each of its own, so that each is a look into the index.
+    let sql = "SELECT EXISTS (SELECT 1 FROM service WHERE deadline < ?1)
+                   OR EXISTS (SELECT 1 FROM service WHERE deadline > ?2)
+                   OR ((SELECT host_seen NOT BETWEEN ?3 AND ?4 FROM registry)
+                       AND EXISTS (SELECT 1 FROM service WHERE deadline IS NULL))";
+    Ok(file.prepare_cached(sql)?.query_row(living.bounds(), |row| row.get(0))?)
+}
+
+/// Removes the dead, with one `service.timeout` for each: their deadline has passed, or they are hosted and their host
+/// is gone for good. Says how many there were.
 pub(super) fn settle_the_dead(file: &Connection) -> Result<usize, Fault> {
-    if !anyone_died(file)? {
+    settle_the_dead_at(file, &Living::at(uptime_millis()?))
+}
+
+fn settle_the_dead_at(file: &Connection, living: &Living) -> Result<usize, Fault> {
+    if !anyone_died_at(file, living)? {
         return Ok(0);
     }
-    let now = uptime_millis()?;
-    let living = living(now);
-    let mut statement =
-        file.prepare(&format!("DELETE FROM service WHERE {IS_DEAD} RETURNING registration"))?;
-    let bounds = named_params! {
-        ":first": living.start(), ":last": living.end(), ":host_gone": now - clock::millis(HOST_GRACE),
-    };
-    let dead = statement.query_map(bounds, |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let sql = "DELETE FROM service
+               WHERE deadline < ?1 OR deadline > ?2
+                  OR (deadline IS NULL AND (SELECT host_seen NOT BETWEEN ?3 AND ?4 FROM registry))
+               RETURNING registration";
+    let mut statement = file.prepare(sql)?;
+    let dead = statement.query_map(living.bounds(), |row| row.get::<_, String>(0))?;
+    let dead = dead.collect::<Result<Vec<_>, _>>()?;
     for registration in &dead {
         events::append_raw(file, EventKind::ServiceTimeout, registration)?;
     }
@@ -271,4 +292,35 @@ fn not_found(file: &Connection, id: &ServiceId) -> Result<Fault, Fault> {
     let is_listed = holding(file, id)?.is_some();
     let object = if is_listed { Object::HeartbeatToken } else { Object::Service };
     Ok(Fault::NotFound { object, id: id.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::InstanceId;
+    use crate::registry::sqlite::format;
+
+    /// How many of one hosted service are settled at `now`, its host last seen at `seen`.
+    fn settled(seen: i64, now: i64) -> usize {
+        let mut file = Connection::open_in_memory().unwrap();
+        format::make(&mut file).unwrap();
+        let json = serde_json::json!({"id": "web1", "heartbeat_timeout": 3});
+        let registration: Registration = serde_json::from_value(json).unwrap();
+        let (instance, holder) = (InstanceId::unique(), "the test".to_owned());
+        let claim = Claim { instance, holder, if_taken: IfTaken::Refuse };
+        let keeping = Keeping { token: issue_token(), deadline: None, limit: None };
+        register(&file, &registration, &claim, &keeping).unwrap();
+        file.execute("UPDATE registry SET host_seen = ?1", [seen]).unwrap();
+        settle_the_dead_at(&file, &Living::at(now)).unwrap()
+    }
+
+    #[test]
+    fn hosted_services_outlive_their_host_by_an_hour() {
+        const HOUR: i64 = 3_600_000;
+        assert_eq!(settled(5 * HOUR, 6 * HOUR), 0);
+        assert_eq!(settled(5 * HOUR, 6 * HOUR + 1), 1);
+        // Seen before the last boot.
+        assert_eq!(settled(50 * HOUR, HOUR), 0);
+        assert_eq!(settled(50 * HOUR, HOUR + 1), 1);
+    }
 }

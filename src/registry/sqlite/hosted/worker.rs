@@ -171,7 +171,7 @@ impl Worker {
             self.agreed = None;
         }
         if !std::mem::replace(&mut self.is_failing, true) {
-            warn!(registry = &*self.shared.url, fault = ?fault, "cannot write to the registry's file");
+            warn!(registry = &*self.shared.url, error = fault.told(), "cannot write to the registry's file");
         }
     }
 
