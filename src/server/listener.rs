@@ -131,6 +131,8 @@ async fn speak(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(LONGEST_HEAD)
+        // Who has said all it will say (shutdown(2)) is still to hear what became of it.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     watcher.watch(http).await.map_err(io::Error::other)
 }
