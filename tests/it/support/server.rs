@@ -28,8 +28,14 @@ impl Server {
     /// Starts one over the registry of `place`, on a port of its own, and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(place: Place, options: &[&str]) -> Self {
+        Self::start_at(place, "127.0.0.1:0", options)
+    }
+
+    /// Starts one that listens there.
+    #[track_caller]
+    pub(crate) fn start_at(place: Place, listen: &str, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let mut process = Running::start(&mut command(&place, "127.0.0.1:0", &options));
+        let mut process = Running::start(&mut command(&place, listen, &options));
         let (scheme, address) = wait_until_ready(&place, &mut process);
         Self { place, options, process, scheme, address }
     }
@@ -176,10 +182,10 @@ impl Request {
     pub(crate) fn bytes(&self, host: SocketAddr) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
         for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name, ": ", value, "\r\n"]);
         }
         if let Some(body) = &self.body {
-            text += &format!("Content-Length: {}\r\n", body.len());
+            text.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
         }
         text += "\r\n";
         let mut bytes = text.into_bytes();
