@@ -53,10 +53,11 @@ pub(crate) fn span(text: &str) -> Result<Duration, humantime::DurationError> {
 
 /// An empty variable counts as none.
 fn without_empty_variables(command: Command) -> Command {
-    command.mut_args(|argument| {
+    let command = command.mut_args(|argument| {
         let is_empty = argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { argument.env(None) } else { argument }
-    })
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// clap's account of a mistake, cut to what and where, and what to do.
