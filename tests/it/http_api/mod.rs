@@ -7,11 +7,13 @@ mod heartbeats;
 mod identity;
 mod killed;
 mod limits;
+mod operations;
 mod pagination;
 mod prometheus;
 mod robustness;
 mod services;
 mod shared_file;
+mod startup;
 mod wrapped;
 
 use std::net::SocketAddr;

@@ -333,6 +333,7 @@ impl Response {
 
     /// Asserts that the status is one of these.
     #[track_caller]
+    #[expect(clippy::wrong_self_convention, reason = "an assertion in a chain, as is() is")]
     pub(crate) fn is_one_of(self, statuses: &[u16]) -> Self {
         assert!(statuses.contains(&self.status), "{statuses:?}: {self:?}: {}", self.text());
         self
