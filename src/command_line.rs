@@ -38,12 +38,26 @@ impl Hint for Mistake {
 pub(crate) fn parse<T: CommandFactory + FromArgMatches>(
     words: impl IntoIterator<Item = OsString>,
 ) -> Result<(T, ArgMatches), Stop> {
+    let words: Vec<OsString> = words.into_iter().collect();
     let command = without_empty_variables(T::command());
-    let name = command.get_name().to_owned();
-    let stop = |error: clap::Error| stop(&name, &error);
+    let meant = meant(&command, &words);
+    let stop = |error: clap::Error| stop(&meant, &error);
     let matches = command.try_get_matches_from(words).map_err(stop)?;
     let arguments = T::from_arg_matches(&matches).map_err(stop)?;
     Ok((arguments, matches))
+}
+
+/// The program, and the subcommand that was meant: whose help tells more.
+fn meant(program: &Command, words: &[OsString]) -> String {
+    let mut command = program;
+    let mut path = command.get_name().to_owned();
+    for subcommand in words.iter().skip(1) {
+        if let Some(found) = command.find_subcommand(subcommand) {
+            command = found;
+            path = format!("{path} {}", found.get_name());
+        }
+    }
+    path
 }
 
 /// Reads `20`, `20s` or `1m 30s`; a bare number is seconds.
@@ -53,14 +67,15 @@ pub(crate) fn span(text: &str) -> Result<Duration, humantime::DurationError> {
 
 /// An empty variable counts as none.
 fn without_empty_variables(command: Command) -> Command {
-    command.mut_args(|argument| {
+    let command = command.mut_args(|argument| {
         let is_empty = argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { argument.env(None) } else { argument }
-    })
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// clap's account of a mistake, cut to what and where, and what to do.
-fn stop(program: &str, error: &clap::Error) -> Stop {
+fn stop(meant: &str, error: &clap::Error) -> Stop {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let _ = error.print();
         return Stop::Answered;
@@ -70,6 +85,6 @@ fn stop(program: &str, error: &clap::Error) -> Stop {
         text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-    let hint = tip.map_or_else(|| format!("see {program} --help"), str::to_owned);
+    let hint = tip.map_or_else(|| format!("see {meant} --help"), str::to_owned);
     Stop::Mistake(Mistake { message, hint })
 }

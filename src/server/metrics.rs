@@ -1,6 +1,7 @@
 //! What Prometheus can read of the server itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -88,6 +89,8 @@ pub(super) struct Metrics {
     logins: Family<Outcome, Counter>,
     services: Family<OfTenant, Gauge<u64, AtomicU64>>,
     timeouts: Family<OfTenant, Counter>,
+    /// Held by whoever fills in what is told of each tenant.
+    telling: Mutex<()>,
     /// Connections that are open.
     pub(super) connections: Gauge,
 }
@@ -102,6 +105,7 @@ impl Metrics {
             logins: Family::default(),
             services: Family::default(),
             timeouts: Family::default(),
+            telling: Mutex::default(),
             connections: Gauge::default(),
             latency,
             registry: Registry::default(),
@@ -143,6 +147,10 @@ impl Metrics {
 
     /// Everything, in Prometheus' text format.
     pub(super) fn text(&self, tenants: &Tenants) -> String {
+        let _telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is told of those who are served no more.
+        self.services.clear();
+        self.timeouts.clear();
         for tenant in tenants.values() {
             if let Some(statistics) = tenant.registry.statistics() {
                 let label = OfTenant { tenant: tenant.id.to_string() };

@@ -36,6 +36,15 @@ pub enum TlsError {
     /// The file of certificates has none.
     #[error("--tls-cert: `{}` has no certificate in it", .0.display())]
     NoCertificate(PathBuf),
+    /// What the file has is none that can be shown.
+    #[error("--tls-cert: `{}` has no valid certificate in it", .path.display())]
+    BadCertificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
     /// They do not fit together.
     #[error("--tls-cert and --tls-key do not fit together")]
     Unfit(#[source] rustls::Error),
@@ -47,6 +56,10 @@ impl Hint for TlsError {
             Self::Read { source: pem::Error::Io(_), .. } => return None,
             Self::Read { .. } | Self::NoCertificate(_) => {
                 "both files are PEM: text with BEGIN CERTIFICATE and BEGIN PRIVATE KEY in it".to_owned()
+            }
+            Self::BadCertificate { .. } => {
+                "what is between BEGIN CERTIFICATE and END CERTIFICATE is an X.509 certificate in base64"
+                    .to_owned()
             }
             Self::Unfit(_) => "name the key that the first certificate of the file was made for".to_owned(),
         })
@@ -71,7 +84,12 @@ impl TlsFiles {
             .map_err(TlsError::Unfit)?
             .with_no_client_auth()
             .with_single_cert(certificates, key)
-            .map_err(TlsError::Unfit)?;
+            .map_err(|source| match source {
+                rustls::Error::InvalidCertificate(_) => {
+                    TlsError::BadCertificate { path: self.certificate.clone(), source }
+                }
+                source => TlsError::Unfit(source),
+            })?;
         Ok(Arc::new(config))
     }
 }

@@ -5,13 +5,16 @@ mod events;
 mod faults;
 mod heartbeats;
 mod identity;
+mod killed;
 mod limits;
 mod operations;
 mod pagination;
+mod paths;
 mod prometheus;
 mod robustness;
 mod services;
 mod shared_file;
+mod startup;
 mod wrapped;
 
 use std::net::SocketAddr;

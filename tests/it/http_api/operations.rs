@@ -1,289 +1,455 @@
-//! The server as its operator meets it: how it starts and ends, what it refuses, what it shows.
+//! Running a server: what it tells of itself, how it ends, and how it takes new files.
 
-use std::fs;
-use std::net::TcpListener;
-use std::process::Command;
+use std::path::Path;
+use std::process::Output;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ACCOUNTS, Api, login, open, service, token};
+use super::startup::make_certificate;
+use super::{ACCOUNTS, Api, log_in, login, open, service, token};
 use crate::support::server::{Connection, Request, Server, write_accounts};
-use crate::support::{Place, is_there, wait_until};
+use crate::support::{Place, is_there, wait_for, wait_until};
 
-/// Asserts that the server does not start, and says why in a line, and perhaps what to do in another.
+/// What the server tells Prometheus about itself.
+struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    #[track_caller]
+    fn of(server: &Server) -> Self {
+        let answer = Api::new(server, "").get("/metrics").is(200);
+        assert!(
+            answer.header("content-type").unwrap().starts_with("application/openmetrics-text; version=1")
+        );
+        assert!(answer.text().ends_with("\n# EOF\n"), "{}", answer.text());
+        Self { text: answer.text() }
+    }
+
+    /// The samples of this name that have all of these labels, in order: the labels and the value.
+    fn samples(&self, name: &str, labels: &[&str]) -> Vec<(&str, u64)> {
+        let lines = self.text.lines().filter(|line| !line.starts_with('#'));
+        let samples = lines.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix("service_registry_")?.strip_prefix(name)?;
+            let given = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(rest);
+            let is_whole = rest.is_empty() || rest.starts_with('{');
+            let has = |label: &&str| given.split(',').any(|given| given == *label);
+            (is_whole && labels.iter().all(has)).then(|| (given, value.parse().unwrap()))
+        });
+        samples.collect()
+    }
+
+    /// How many services each tenant has.
+    fn tenants(&self) -> Vec<(&str, u64)> {
+        let mut tenants = self.samples("services", &[]);
+        tenants.sort_unstable();
+        tenants
+    }
+
+    /// Their sum.
+    fn count(&self, name: &str, labels: &[&str]) -> u64 {
+        self.samples(name, labels).iter().map(|(_, value)| value).sum()
+    }
+}
+
+#[test]
+fn what_was_asked_is_counted() {
+    let server = Server::with_accounts(ACCOUNTS, &[]);
+    let (alice, bob) = (login(&server, "alice"), login(&server, "bob"));
+    log_in(&server, "alice", "wrong-key").is(401);
+    let mut current = alice.create("web1", 120);
+    for id in ["web2", "web3"] {
+        alice.create(id, 120);
+    }
+    bob.create("web1", 120);
+    for _ in 0..3 {
+        current = token(&alice.heartbeat("web1", &current).is(200));
+    }
+    bob.heartbeat("web1", &current).is(404);
+    bob.heartbeat("web1", "nonsense").is(400);
+    alice.delete("/services/web3").is(204);
+    alice.get("/services").is(200);
+    alice.get("/services/none").is(404);
+    alice.set("key", "v");
+    alice.get("/events").is(200);
+    alice.request("INVENTED", "/services").send(alice.address).is(404);
+    let metrics = Metrics::of(&server);
+    for (resource, method, status, count) in [
+        ("heartbeats", "POST", 200, 3),
+        ("heartbeats", "POST", 404, 1),
+        ("heartbeats", "POST", 400, 1),
+        ("services", "POST", 201, 4),
+        ("services", "GET", 200, 1),
+        ("services", "GET", 404, 1),
+        ("services", "DELETE", 204, 1),
+        ("services", "other", 404, 1),
+        ("configuration", "PUT", 204, 1),
+        ("events", "GET", 200, 1),
+        ("tokens", "POST", 200, 2),
+        ("tokens", "POST", 401, 1),
+    ] {
+        let labels = [("resource", resource), ("method", method), ("status", &status.to_string())]
+            .map(|(name, value)| format!("{name}=\"{value}\""));
+        let labels = labels.each_ref().map(String::as_str);
+        assert_eq!(metrics.count("requests_total", &labels), count, "{labels:?}: {}", metrics.text);
+    }
+    for (name, accepted, refused) in [("heartbeats_total", 3, 2), ("logins_total", 2, 1)] {
+        assert_eq!(metrics.count(name, &["outcome=\"accepted\""]), accepted, "{}", metrics.text);
+        assert_eq!(metrics.count(name, &["outcome=\"refused\""]), refused, "{}", metrics.text);
+    }
+    assert_eq!(metrics.tenants(), [("tenant=\"7777\"", 2), ("tenant=\"8888\"", 1)]);
+    assert_eq!(metrics.count("timeouts_total", &[]), 0);
+    for secret in ["alice", "bob", &current, "web1"] {
+        assert!(!metrics.text.contains(secret), "{}", metrics.text);
+    }
+}
+
+#[test]
+fn how_long_answers_took_is_a_histogram() {
+    let (server, api) = open();
+    let mut current = api.create("web1", 120);
+    for _ in 0..5 {
+        current = token(&api.heartbeat("web1", &current).is(200));
+    }
+    let metrics = Metrics::of(&server);
+    for (resource, count) in [("resource=\"heartbeats\"", 5), ("resource=\"services\"", 1)] {
+        let buckets = metrics.samples("request_duration_seconds_bucket", &[resource]);
+        let bounds: Vec<f64> = buckets
+            .iter()
+            .map(|(labels, _)| {
+                let bound =
+                    labels.split(',').find_map(|label| label.strip_prefix("le=\"")?.strip_suffix('"'));
+                bound.unwrap().parse().unwrap()
+            })
+            .collect();
+        assert!(bounds.len() > 5 && bounds.is_sorted(), "{bounds:?}");
+        assert!(bounds[0] > 0.0 && bounds.last().unwrap().is_infinite(), "{bounds:?}");
+        assert!(buckets.iter().map(|(_, count)| count).is_sorted(), "{buckets:?}");
+        assert_eq!(buckets.last().unwrap().1, count);
+        assert_eq!(metrics.count("request_duration_seconds_count", &[resource]), count);
+    }
+}
+
+#[test]
+fn who_lives_who_died_and_who_is_connected_is_counted() {
+    let (mut server, api) = open();
+    api.create("web1", 120);
+    api.create("dead", 3);
+    assert_eq!(Metrics::of(&server).samples("services", &[]), [("tenant=\"0\"", 2)]);
+    // Nobody asks for it.
+    let metrics = wait_for("the timeout", || {
+        Some(Metrics::of(&server)).filter(|metrics| metrics.count("timeouts_total", &[]) > 0)
+    });
+    assert_eq!(metrics.samples("timeouts_total", &[]), [("tenant=\"0\"", 1)]);
+    assert_eq!(metrics.samples("services", &[]), [("tenant=\"0\"", 1)]);
+    let connections = || Metrics::of(&server).count("connections", &[]);
+    let open: Vec<Connection> = (0..7).map(|_| server.connect()).collect();
+    wait_until("seven connections and that of the question", || connections() == 8);
+    drop(open);
+    wait_until("their end", || connections() == 1);
+    server.kill();
+    server.restart();
+    assert_eq!(Metrics::of(&server).samples("services", &[]), [("tenant=\"0\"", 1)]);
+}
+
 #[track_caller]
-fn is_refused(place: &Place, listen: &str, options: &[&str], expected: &str) -> String {
-    let (status, text) = Server::refusal(place, listen, options);
-    assert!([Some(1), Some(2)].contains(&status.code()), "{options:?}: {status}: {text}");
-    assert!(text.starts_with("raxsr: ") && text.contains(expected), "{listen} {options:?}: {text}");
-    let (message, hint) = text.split_once('\n').unwrap();
-    assert!(!message.ends_with('.'), "{message}");
-    assert!(hint.is_empty() || hint.starts_with("hint: ") && hint.matches('\n').count() == 1, "{text}");
-    assert!(!text.contains("sesame"), "{text}");
-    text
+fn register(api: &Api, id: &str, tags: &[&str], metadata: &Value) {
+    let body = json!({"id": id, "heartbeat_timeout": 120, "tags": tags, "metadata": metadata});
+    api.post("/services", &body).is(201);
 }
 
 #[test]
-fn mistakes_are_told_in_a_line_and_nothing_is_served() {
-    let place = Place::new();
-    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = busy.local_addr().unwrap().to_string();
-    is_refused(&place, &address, &[], &address);
-    for listen in ["nonsense", "127.0.0.1", "127.0.0.1:99999", "nowhere:8000x"] {
-        is_refused(&place, listen, &[], "--listen");
+fn prometheus_is_told_where_to_scrape() {
+    let (server, api) = open();
+    let everything = json!({"address": "10.0.0.1", "host": "10.0.0.2", "hostname": "c", "ip": "10.0.0.4",
+                            "port": "80", "metrics_port": "9100"});
+    register(&api, "all-of-it", &["blue", "a b"], &everything);
+    register(&api, "host-first", &[], &json!({"ip": "10.0.0.4", "hostname": "c", "host": "b", "port": "80"}));
+    register(&api, "hostname-next", &[], &json!({"ip": "10.0.0.4", "hostname": "c", "port": "80"}));
+    register(&api, "ip-last", &["blue"], &json!({"ip": "10.0.0.4", "metrics_port": "9100"}));
+    register(&api, "ip-v6", &["bluegreen"], &json!({"address": "2001:db8::1", "port": "80"}));
+    let labelled =
+        json!({"host": "d", "port": "1", "metrics_path": "/m", "metrics_scheme": "https", "a-b.c": "x"});
+    register(&api, "labelled", &[], &labelled);
+    register(&api, "no-address", &["blue"], &json!({"port": "80"}));
+    register(&api, "no-port", &["blue"], &json!({"address": "10.0.0.1"}));
+    api.create("nothing", 120);
+    let answer = Api::new(&server, "").get("/http_sd").is(200);
+    assert!(answer.header("content-type").unwrap().starts_with("application/json"), "{answer:?}");
+    let groups = answer.json();
+    let groups = groups.as_array().unwrap();
+    let label = |group: &Value, name: &str| {
+        group["labels"].get(name).map(|value| value.as_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    let told: Vec<(String, &Value, String)> = groups
+        .iter()
+        .map(|group| {
+            let id = label(group, "__meta_service_registry_id");
+            (id, &group["targets"], label(group, "__meta_service_registry_tags"))
+        })
+        .collect();
+    let expected = [
+        ("all-of-it", json!(["10.0.0.1:9100"]), ",blue,a b,"),
+        ("host-first", json!(["b:80"]), ","),
+        ("hostname-next", json!(["c:80"]), ","),
+        ("ip-last", json!(["10.0.0.4:9100"]), ",blue,"),
+        ("ip-v6", json!(["[2001:db8::1]:80"]), ",bluegreen,"),
+        ("labelled", json!(["d:1"]), ","),
+    ];
+    let expected: Vec<_> =
+        expected.iter().map(|(id, targets, tags)| ((*id).to_owned(), targets, (*tags).to_owned())).collect();
+    assert_eq!(told, expected);
+    assert_eq!(
+        groups[5]["labels"],
+        json!({
+            "__meta_service_registry_id": "labelled",
+            "__meta_service_registry_tags": ",",
+            "__meta_service_registry_metadata_host": "d",
+            "__meta_service_registry_metadata_port": "1",
+            "__meta_service_registry_metadata_metrics_path": "/m",
+            "__meta_service_registry_metadata_metrics_scheme": "https",
+            "__meta_service_registry_metadata_a_b_c": "x",
+            "__metrics_path__": "/m",
+            "__scheme__": "https",
+        })
+    );
+    for (query, count) in
+        [("?tag=blue", 2), ("?tag=a%20b", 1), ("?tag=a+b", 1), ("?tag=none", 0), ("?x=y", 6)]
+    {
+        let groups = Api::new(&server, "").get(&format!("/http_sd{query}")).is(200).json();
+        assert_eq!(groups.as_array().unwrap().len(), count, "{query}: {groups}");
     }
-    for options in [["--token-lifetime", "soon"], ["--max-services", "x"], ["--log-level", "loud"]] {
-        is_refused(&place, "127.0.0.1:0", &options, options[0]);
-    }
-    is_refused(&place, "127.0.0.1:0", &["--accounts", "/no/such/file"], "/no/such/file");
-    let file = place.path().join("not.pem");
-    fs::write(&file, "nonsense").unwrap();
-    let file = file.display().to_string();
-    for options in [
-        &["--tls-cert", &file][..],
-        &["--tls-key", &file],
-        &["--tls-cert", &file, "--tls-key", "/no/such/key"],
-        &["--tls-cert", "/no/such/cert", "--tls-key", &file],
-        &["--tls-cert", &file, "--tls-key", &file],
+}
+
+#[test]
+fn prometheus_is_told_of_its_own_tenant_only() {
+    let server = Server::with_accounts(ACCOUNTS, &[]);
+    let (alice, bob) = (login(&server, "alice"), login(&server, "bob"));
+    register(&alice, "hers", &[], &json!({"host": "alice", "port": "80"}));
+    register(&bob, "his", &[], &json!({"host": "bob", "port": "80"}));
+    let anybody = Api::new(&server, "");
+    let bearer = |api: &Api| format!("Bearer {}", api.headers[0].1);
+    for (authorization, target) in [
+        ("Basic YWxpY2U6YWxpY2Uta2V5".to_owned(), "alice:80"),
+        (bearer(&alice), "alice:80"),
+        (bearer(&bob), "bob:80"),
     ] {
-        is_refused(&place, "127.0.0.1:0", options, "");
+        let groups = anybody.with("Authorization", &authorization).get("/http_sd").is(200).json();
+        assert_eq!((groups.as_array().unwrap().len(), &groups[0]["targets"][0]), (1, &json!(target)));
+    }
+    for api in [anybody.clone(), anybody.with("Authorization", "Basic YWxpY2U6Ym9iLWtleQ==")] {
+        let answer = api.get("/http_sd");
+        answer.fault(401, "unauthorizedError");
+        assert!(answer.header("www-authenticate").is_some() && !answer.text().contains(":80"), "{answer:?}");
     }
 }
 
 #[test]
-fn a_bad_accounts_file_is_refused_without_its_secrets() {
-    let place = Place::new();
-    let key = "api_key = \"sesame\"";
-    for text in [
-        "nonsense".to_owned(),
-        format!("[[account]]\nusername = \"alice\"\n{key}\n"),
-        format!("[[account]]\n{key}\ntenant = \"7777\"\n"),
-        "[[account]]\nusername = \"alice\"\ntenant = \"7777\"\n".to_owned(),
-        format!("[[account]]\nusername = \"alice\"\n{key}\ntenant = \"abc\"\n"),
-        "[[account]]\nusername = \"alice\"\napi_key_sha256 = \"sesame\"\ntenant = \"7777\"\n".to_owned(),
-        format!(
-            "[[account]]\nusername = \"alice\"\n{key}\ntenant = \"7777\"\nlimits = {{ services = \"x\" }}\n"
-        ),
-        format!("[[account]]\nusername = \"alice\"\n{key}\ntenant = \"7777\"\n").repeat(2),
-        format!("[[account]]\nusername = \"alice\"\n{key} sesame\ntenant = \"7777\"\n"),
-    ] {
-        let file = write_accounts(&place, &text, 0o600);
-        is_refused(&place, "127.0.0.1:0", &["--accounts", &file], &file);
+fn a_request_under_way_is_finished_before_the_end() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut server, api) = open();
+        let mut idle = server.connect();
+        idle.exchange(&api.request("GET", "/services")).is(200);
+        let mut silent = server.connect();
+        let mut busy = server.connect();
+        let body = service("web1", 120).to_string();
+        let head = api.request("POST", "/services").header("Expect", "100-continue");
+        let head = head.header("Content-Length", &body.len().to_string());
+        busy.send(&head.bytes(api.address)).unwrap();
+        busy.receive("POST").unwrap().is(100);
+        let (first, second) = body.split_at(body.len() / 2);
+        busy.send(first.as_bytes()).unwrap();
+        server.signal(signal);
+        assert!(idle.rest().is_empty() && silent.rest().is_empty());
+        wait_until("the end of listening", || Connection::try_open(api.address).is_err());
+        assert!(!server.has_ended());
+        busy.send(second.as_bytes()).unwrap();
+        busy.receive("POST").unwrap().is(201);
+        assert!(busy.rest().is_empty());
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+        assert_eq!(server.place.services(), ["web1"]);
     }
 }
 
 #[test]
-fn an_accounts_file_that_others_can_read_may_only_have_hashes() {
-    for mode in [0o644, 0o640, 0o604] {
-        let place = Place::new();
-        let file = write_accounts(&place, ACCOUNTS, mode);
-        let text = is_refused(&place, "127.0.0.1:0", &["--accounts", &file], &file);
-        assert!(text.contains("hint: ") && text.contains("chmod 600"), "{text}");
-    }
-    let place = Place::new();
-    let hashes = format!("[[account]]\n{}", ACCOUNTS.rsplit_once("[[account]]").unwrap().1);
-    let file = write_accounts(&place, &hashes, 0o644);
-    let server = Server::start(place, &["--accounts", &file]);
-    login(&server, "bob").get("/services").is(200);
-}
-
-#[test]
-fn a_public_address_needs_accounts_and_tls_or_to_be_told() {
-    let place = Place::new();
-    let file = write_accounts(&place, ACCOUNTS, 0o600);
-    for options in [&[][..], &["--accounts", &file]] {
-        for listen in ["0.0.0.0:0", "[::]:0"] {
-            let (status, _) = Server::refusal(&place, listen, options);
-            assert_eq!(status.code(), Some(2), "{listen} {options:?}");
-            let text = is_refused(&place, listen, options, "");
-            assert!(text.contains("hint: ") && text.contains("--insecure"), "{text}");
+fn the_log_tells_every_request_and_no_secret() {
+    for level in ["debug", "trace"] {
+        let server = Server::with_accounts(ACCOUNTS, &["--log-level", level]);
+        let alice = login(&server, "alice");
+        let login_token = alice.headers[0].1.clone();
+        log_in(&server, "alice", "wrong-key").is(401);
+        let first = alice.create("web1", 120);
+        let second = token(&alice.heartbeat("web1", &first).is(200));
+        alice.heartbeat("web1", "bad-token").is(400);
+        alice.set("key", "secret-value");
+        let anybody = Api::new(&server, "/v1.0/7777");
+        anybody.get(&format!("/services?x-auth-token={login_token}&tag=queried")).is(200);
+        anybody.with("Authorization", "Basic YWxpY2U6YWxpY2Uta2V5").get("/events").is(200);
+        anybody.with("Authorization", &format!("Bearer {login_token}")).get("/limits").is(200);
+        anybody.with("X-Auth-Token", "bad-token").get("/services").is(401);
+        let log = server.log();
+        for (method, path, status) in [
+            ("POST", "/v2.0/tokens", 200),
+            ("POST", "/v2.0/tokens", 401),
+            ("POST", "/v1.0/7777/services", 201),
+            ("POST", "/v1.0/7777/services/web1/heartbeat", 200),
+            ("POST", "/v1.0/7777/services/web1/heartbeat", 400),
+            ("PUT", "/v1.0/7777/configuration/key", 204),
+            ("GET", "/v1.0/7777/services", 200),
+            ("GET", "/v1.0/7777/services", 401),
+        ] {
+            let line = format!("method={method} path=\"{path}\" status={status} ");
+            assert!(log.contains(&line), "{line}: {log}");
+        }
+        for secret in [
+            &*login_token,
+            &first,
+            &second,
+            "alice-key",
+            "wrong-key",
+            "bad-token",
+            "YWxpY2U6YWxpY2Uta2V5",
+            "x-auth-token",
+            "queried",
+            "secret-value",
+        ] {
+            assert!(!log.contains(secret), "{secret}: {log}");
         }
     }
-    let server = Server::start_at(place, "0.0.0.0:0", &["--insecure"]);
-    Api::new(&server, "/v1.0").get("/services").is(200);
 }
 
-/// The sum of all samples whose name fits.
-fn metric(text: &str, fits: impl Fn(&str) -> bool) -> f64 {
-    let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    let fitting = samples.filter(|line| fits(line.split(['{', ' ']).next().unwrap()));
-    fitting.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+/// Has a server read its files again, and waits until it has said this so many times.
+#[track_caller]
+fn reload(server: &Server, says: &str, times: usize) {
+    server.signal(Signal::SIGHUP);
+    wait_until(says, || server.log().matches(says).count() == times);
+}
+
+const RELOADED: &str = "read accounts and certificate again";
+const STAYS: &str = "everything stays as it is";
+
+#[test]
+fn new_accounts_are_let_in_and_former_ones_locked_out_at_once() {
+    let server = Server::with_accounts(ACCOUNTS, &[]);
+    let (alice, bob) = (login(&server, "alice"), login(&server, "bob"));
+    alice.create("web1", 120);
+    let mut connection = server.connect();
+    connection.exchange(&alice.request("GET", "/services")).is(200);
+    log_in(&server, "carol", "carol-key").is(401);
+
+    let carol = "[[account]]\nusername = \"carol\"\napi_key = \"carol-key\"\ntenant = \"9999\"\n";
+    write_accounts(&server.place, &format!("{ACCOUNTS}{carol}"), 0o600);
+    reload(&server, RELOADED, 1);
+    let carol_api = login(&server, "carol");
+    carol_api.create("hers", 120);
+    // Whoever is still there has noticed nothing.
+    assert_eq!(alice.ids("/services"), ["web1"]);
+    let tenants = [("tenant=\"7777\"", 1), ("tenant=\"8888\"", 0), ("tenant=\"9999\"", 1)];
+    assert_eq!(Metrics::of(&server).tenants(), tenants);
+
+    let (_, bobs) = ACCOUNTS.rsplit_once("[[account]]").unwrap();
+    write_accounts(&server.place, &format!("[[account]]{bobs}{carol}"), 0o600);
+    reload(&server, RELOADED, 2);
+    connection.exchange(&alice.request("GET", "/services")).fault(401, "unauthorizedError");
+    alice.get("/services/web1").is(401);
+    log_in(&server, "alice", "alice-key").is(401);
+    let basic = Api::new(&server, "/v1.0/7777").with("Authorization", "Basic YWxpY2U6YWxpY2Uta2V5");
+    basic.get("/services").is(401);
+    bob.create("web1", 120);
+    assert_eq!(carol_api.ids("/services"), ["hers"]);
+    assert_eq!(Metrics::of(&server).tenants(), [("tenant=\"8888\"", 1), ("tenant=\"9999\"", 1)]);
+
+    // Back again, she finds what is hers, with another token.
+    write_accounts(&server.place, ACCOUNTS, 0o600);
+    reload(&server, RELOADED, 3);
+    alice.get("/services").is(401);
+    assert_eq!(login(&server, "alice").ids("/services"), ["web1"]);
+    carol_api.get("/services").is(401);
 }
 
 #[test]
-fn health_and_metrics_tell_how_it_goes_and_timeouts_need_no_reader() {
-    let (server, api) = open();
-    let operator = Api::new(&server, "");
-    assert_eq!(operator.get("/health").is(200).json(), json!({"status": "ok"}));
-    let first = api.create("still-here", 120);
-    let second = token(&api.heartbeat("still-here", &first).is(200));
-    api.heartbeat("still-here", &second).is(200);
-    api.create("dead", 3);
-    let read = || operator.get("/metrics").is(200).text();
-    let is_counter = |name: &str, of: &str| name.contains(of) && name.ends_with("_total");
-    let services = |text: &str| metric(text, |name| name.contains("services") && !name.ends_with("_total"));
-    let timeouts = |text: &str| metric(text, |name| is_counter(name, "timeout"));
-    // Nobody but the metrics is read.
-    wait_until("the timeout", || timeouts(&read()) >= 1.0);
-    wait_until("one service less", || services(&read()).to_string() == "1");
-    let text = read();
-    assert_eq!(timeouts(&text).to_string(), "1", "{text}");
-    assert_eq!(metric(&text, |name| is_counter(name, "heartbeat")).to_string(), "2", "{text}");
-    assert!(metric(&text, |name| is_counter(name, "request")) >= 4.0, "{text}");
-    assert!(metric(&text, |name| name.ends_with("_bucket")) >= 4.0 && text.contains("le=\"+Inf\""), "{text}");
-    // Ids are the clients' to choose, and would be series without end.
-    assert!(!text.contains("still-here"), "{text}");
-    assert_eq!(api.ids("/services"), ["still-here"]);
-}
-
-#[test]
-fn services_with_an_address_are_targets() {
-    let (server, api) = open();
-    for (id, tags, metadata) in [
-        (
-            "web1",
-            json!(["a", "b"]),
-            json!({"address": "10.0.0.1", "host": "lost", "port": "80", "my-key.x": "v"}),
-        ),
-        (
-            "web2",
-            json!(["a"]),
-            json!({"host": "web2", "hostname": "lost", "port": "80", "metrics_port": "9100"}),
-        ),
-        ("web3", json!(["b"]), json!({"hostname": "web3", "ip": "10.0.0.3", "port": "80"})),
-        (
-            "web4",
-            json!(["c"]),
-            json!({"ip": "10.0.0.4", "port": "80", "metrics_path": "/m", "metrics_scheme": "https"}),
-        ),
-        ("web5", json!(["a"]), json!({"host": "no-port"})),
-        ("web6", json!(["a"]), json!({"port": "80"})),
-    ] {
-        let body = json!({"id": id, "heartbeat_timeout": 120, "tags": tags, "metadata": metadata});
-        api.post("/services", &body).is(201);
-    }
-    let operator = Api::new(&server, "");
-    let groups = |query: &str| operator.get(&format!("/http_sd{query}")).is(200).json();
-    let all = groups("");
-    let targets: Vec<_> = all.as_array().unwrap().iter().map(|group| &group["targets"]).collect();
-    assert_eq!(json!(targets), json!([["10.0.0.1:80"], ["web2:9100"], ["web3:80"], ["10.0.0.4:80"]]));
-    let labels = |index: usize| &all[index]["labels"];
-    assert_eq!(labels(0)["__meta_service_registry_id"], "web1");
-    assert_eq!(labels(0)["__meta_service_registry_tags"], ",a,b,");
-    assert_eq!(labels(0)["__meta_service_registry_metadata_my_key_x"], "v");
-    assert_eq!(labels(1)["__meta_service_registry_tags"], ",a,");
-    assert_eq!(labels(0).get("__metrics_path__"), None);
-    assert_eq!((&labels(3)["__metrics_path__"], &labels(3)["__scheme__"]), (&json!("/m"), &json!("https")));
-    assert_eq!(groups("?tag=b").as_array().unwrap().len(), 2);
-    assert_eq!(groups("?tag=none"), json!([]));
-    let content_type = operator.get("/http_sd").header("content-type").unwrap().to_owned();
-    assert!(content_type.starts_with("application/json"), "{content_type}");
-}
-
-#[test]
-fn targets_are_those_of_the_login() {
+fn a_file_that_is_broken_leaves_everything_as_it_is() {
     let server = Server::with_accounts(ACCOUNTS, &[]);
     let alice = login(&server, "alice");
-    let body = json!({"id": "web1", "heartbeat_timeout": 120, "metadata": {"host": "web1", "port": "80"}});
-    alice.post("/services", &body).is(201);
-    let operator = Api::new(&server, "");
-    operator.get("/http_sd").is(401);
-    operator.with("Authorization", "Basic YWxpY2U6Ym9iLWtleQ==").get("/http_sd").is(401);
-    let bearer = format!("Bearer {}", alice.headers[0].1);
-    for (authorization, count) in
-        [("Basic YWxpY2U6YWxpY2Uta2V5", 1), (&bearer, 1), ("Basic Ym9iOmJvYi1rZXk=", 0)]
+    for (number, (text, mode, says)) in [
+        ("[[account]]\nusername = \"carol\"\napi_key = carol-key\n", 0o600, ", line 3: "),
+        ("", 0o600, "has no account"),
+        (ACCOUNTS, 0o644, "(mode 644)"),
+    ]
+    .into_iter()
+    .enumerate()
     {
-        let groups = operator.with("Authorization", authorization).get("/http_sd").is(200).json();
-        assert_eq!(groups.as_array().unwrap().len(), count, "{authorization}");
+        let file = write_accounts(&server.place, text, mode);
+        reload(&server, STAYS, number + 1);
+        let log = server.log();
+        let line = log.lines().rfind(|line| line.contains(STAYS)).unwrap();
+        assert!(line.contains("ERROR") && line.contains(&file) && line.contains(says), "{line}");
+        assert!(!log.contains("carol-key") && !log.contains("alice-key"), "{log}");
+        alice.get("/services").is(200);
+        log_in(&server, "alice", "alice-key").is(200);
     }
+    write_accounts(&server.place, ACCOUNTS, 0o600);
+    reload(&server, RELOADED, 1);
+    alice.get("/services").is(200);
+}
+
+fn curl(server: &Server, authority: &Path, words: &[&str]) -> Output {
+    let mut curl = server.place.program("curl");
+    curl.args(["--silent", "--show-error", "--include", "--max-time", "60", "--cacert"]).arg(authority);
+    curl.args(words).output().unwrap()
 }
 
 #[test]
-fn a_stop_signal_lets_requests_finish_and_idle_clients_go() {
-    let (mut server, api) = open();
-    let mut idle = server.connect();
-    idle.exchange(&api.request("GET", "/services")).is(200);
-    let mut busy = server.connect();
-    let body = service("web1", 120).to_string();
-    let request = api.request("POST", "/services").header("Expect", "100-continue");
-    busy.send(&request.header("Content-Length", &body.len().to_string()).bytes(api.address)).unwrap();
-    // From now on the request is the server's.
-    busy.receive("POST").unwrap().is(100);
-    server.signal(Signal::SIGTERM);
-    wait_until("the end of the listening", || Connection::try_open(api.address).is_err());
-    assert!(!server.has_ended());
-    busy.send(body.as_bytes()).unwrap();
-    busy.receive("POST").unwrap().is(201);
-    assert_eq!(server.wait().code(), Some(0));
-    assert!(idle.rest().is_empty());
-    server.restart();
-    assert_eq!(api.ids("/services"), ["web1"]);
-}
-
-#[test]
-fn the_log_of_requests_has_no_secrets() {
-    let server = Server::with_accounts(ACCOUNTS, &["--log-level", "debug"]);
-    let alice = login(&server, "alice");
-    let login_token = alice.headers[0].1.clone();
-    let anonymous = Api::new(&server, "/v1.0/7777");
-    anonymous.get(&format!("/services?x-auth-token={login_token}")).is(200);
-    anonymous.with("Authorization", &format!("Bearer {login_token}")).get("/events").is(200);
-    anonymous.with("Authorization", "Basic YWxpY2U6YWxpY2Uta2V5").get("/limits").is(200);
-    let first = alice.create("web1", 120);
-    let second = token(&alice.heartbeat("web1", &first).is(200));
-    alice.heartbeat("web1", &first).is(404);
-    super::log_in(&server, "alice", "wrong-key").is(401);
-    alice.set("/prod/key", "open-value");
-    wait_until("the log", || server.log().contains("/v1.0/7777/services/web1/heartbeat"));
-    let log = server.log();
-    for secret in [&*login_token, &first, &second, "alice-key", "wrong-key", "YWxpY2U6YWxpY2Uta2V5"] {
-        assert!(!log.contains(secret), "{secret}: {log}");
-    }
-}
-
-#[test]
-fn tls_serves_who_trusts_the_certificate() {
-    let test = "tls_serves_who_trusts_the_certificate";
+fn over_tls_all_is_the_same_and_a_new_certificate_is_shown_after_a_reload() {
+    let test = "over_tls_all_is_the_same_and_a_new_certificate_is_shown_after_a_reload";
     if !is_there("openssl", test) || !is_there("curl", test) {
         return;
     }
     let place = Place::new();
-    let path = |name: &str| place.path().join(name).display().to_string();
-    let (cert, key) = (path("cert.pem"), path("key.pem"));
-    let made = Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '))
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-keyout", &key, "-out", &cert])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
+    make_certificate(place.path(), "first");
+    make_certificate(place.path(), "second");
+    let file = |name: &str| place.path().join(name);
+    let (first, second) = (file("first.pem"), file("second.pem"));
+    let (cert, key) = (file("shown.pem"), file("shown.key"));
+    std::fs::copy(&first, &cert).unwrap();
+    std::fs::copy(file("first.key"), &key).unwrap();
+    let new_key = file("second.key");
     let accounts = write_accounts(&place, ACCOUNTS, 0o600);
-    // With accounts and TLS, a public address is no matter.
-    let options = ["--tls-cert", &cert, "--tls-key", &key, "--accounts", &accounts];
-    let server = Server::start_at(place, "0.0.0.0:0", &options);
-    assert!(server.url().starts_with("https://"), "{}", server.url());
-    let url = format!("{}/v1.0/7777/services", server.url());
-    let curl = |options: &[&str]| {
-        let mut curl = Command::new("curl");
-        // Of this machine's settings, none.
-        curl.args(["--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "60"]);
-        curl.args(options).output().unwrap()
-    };
-    let basic = ["--cacert", &cert, "--user", "alice:alice-key"];
-    let body = service("web1", 120).to_string();
-    let created = curl(
-        &[&basic[..], &["--include", "--data", &body, "--header", "Content-Type: application/json", &url]]
-            .concat(),
+    let (cert_text, key_text) = (cert.display().to_string(), key.display().to_string());
+    let options = ["--accounts", &accounts, "--tls-cert", &cert_text, "--tls-key", &key_text];
+    let server = Server::start_at(place, "127.0.0.1:0", &options);
+    assert!(server.url().starts_with("https://127.0.0.1:"), "{}", server.url());
+
+    let services = format!("{}/v1.0/7777/services", server.url());
+    let post = ["--user", "alice:alice-key", "--header", "Content-Type: application/json", "--data"];
+    let output =
+        curl(&server, &first, &[&post[..], &[&service("web1", 120).to_string(), &services]].concat());
+    let answer = String::from_utf8(output.stdout).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let location =
+        answer.lines().find_map(|line| line.to_lowercase().strip_prefix("location: ").map(str::to_owned));
+    assert_eq!(location.unwrap(), format!("{services}/web1"));
+    let get = ["--user", "alice:alice-key", &services];
+    let output = curl(&server, &first, &get);
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("\"web1\""),
+        "{output:?}"
     );
-    let answer = String::from_utf8_lossy(&created.stdout).to_ascii_lowercase();
-    assert!(created.status.success() && answer.contains(&format!("location: {url}/web1")), "{created:?}");
-    let listed = curl(&[&basic[..], &[&url]].concat());
-    assert_eq!(super::ids(&serde_json::from_slice(&listed.stdout).unwrap()), ["web1"]);
-    // Nobody who does not trust it, and nobody without TLS.
-    assert_eq!(curl(&[&url]).status.code(), Some(60));
+    assert!(!curl(&server, &second, &get).status.success(), "not the certificate that it shows");
+
+    // Whoever does not speak TLS hears nothing of use, and holds up nobody.
     let mut plain = server.connect();
-    plain.send(&Request::new("GET", "/v1.0/services").bytes(server.address())).unwrap();
-    assert!(plain.receive("GET").map_or(true, |response| response.status >= 400));
-    assert!(curl(&[&basic[..], &[&url]].concat()).status.success());
+    plain.send(&Request::new("GET", "/health").bytes(server.address())).unwrap();
+    assert!(!String::from_utf8_lossy(&plain.rest()).contains("HTTP/1.1 200"));
+    let _silent = server.connect();
+
+    std::fs::copy(&second, &cert).unwrap();
+    reload(&server, STAYS, 1);
+    assert!(curl(&server, &first, &get).status.success(), "a certificate without its key is not shown");
+    std::fs::copy(new_key, &key).unwrap();
+    reload(&server, RELOADED, 1);
+    assert!(curl(&server, &second, &get).status.success(), "the new certificate");
+    assert!(!curl(&server, &first, &get).status.success(), "the old one");
 }
