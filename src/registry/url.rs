@@ -126,10 +126,10 @@ impl RegistryUrl {
 
     /// The registry of one of several tenants, who share this URL and nothing else: beside the file
     /// `registry.db` it is `registry-7777.db`. None where tenants cannot be held apart.
+    #[cfg(feature = "server")]
     #[must_use]
     pub fn for_tenant(&self, tenant: &str) -> Option<Self> {
         match self {
-            #[cfg(feature = "sqlite")]
             Self::Sqlite(path) => {
                 let mut name = path.file_stem()?.to_owned();
                 name.push(format!("-{tenant}"));
