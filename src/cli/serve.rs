@@ -19,7 +19,7 @@ use crate::registry::{self, Limits, RegistryUrl};
 use crate::server::{self, Access, AccountLimits, Bound, DEFAULT_LIMITS, Reloader, Settings, TlsFiles};
 
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, next_help_heading = "Server")]
 pub(super) struct Serve {
     /// Where to listen: IP address and port
     #[arg(long, env = "RAXSR_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8640")]
@@ -53,7 +53,7 @@ pub(super) struct Serve {
     #[arg(long, env = "RAXSR_MAX_SERVICES", value_name = "COUNT", default_value = "200")]
     max_services: u64,
 
-    /// How many configuration values
+    /// How many configuration values it may have
     #[arg(long, env = "RAXSR_MAX_CONFIGURATION_VALUES", value_name = "COUNT", default_value = "1000")]
     max_configuration_values: u64,
 
