@@ -1,14 +1,15 @@
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::Error;
-use super::output::{Output, Row};
-use crate::model::{Event, EventBody, EventKind, Limit, PageRequest, Registration, Tag};
+use super::output::{Cell, Extent, Output, Row};
+use super::{Error, services};
+use crate::model::{Event, EventBody, EventKind, Limit, PageRequest};
 use crate::registry::{EventQuery, Registry};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
-    /// List what happened, oldest first: in the last hour, or since a marker
+    /// List what happened in the last hour, or since a marker: the latest first
     List(List),
 }
 
@@ -28,38 +29,56 @@ pub(super) struct List {
 pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output) -> Result<(), Error> {
     let Action::List(List { kind, limit, marker }) = action;
     let query = EventQuery { kind, page: PageRequest { marker, limit } };
-    output.page(&registry.events()?.events(&query).await?, limit)?;
+    let mut page = registry.events()?.events(&query).await?;
+    // As it always was: the latest first, of a page that begins with the oldest.
+    page.values.reverse();
+    output.page(&page, Extent::Page(limit))?;
     Ok(())
 }
 
 impl Row for Event {
-    const HEADINGS: &'static [&'static str] = &["TIME", "TYPE", "SUBJECT", "DETAILS"];
+    const HEADINGS: &'static [&'static str] = &["Event ID", "Timestamp", "Event Type", "Payload"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cell> {
         vec![
-            self.timestamp.to_string(),
-            self.body.kind().as_str().to_owned(),
-            self.body.subject().to_owned(),
-            details(&self.body),
+            Cell::text(self.id),
+            Cell::Time(Some(self.timestamp)),
+            Cell::text(self.body.kind().as_str()),
+            Cell::Lines(payload(&self.body)),
         ]
+    }
+
+    fn data(&self) -> impl Serialize {
+        Data { id: self.id, timestamp: self.timestamp.to_string(), body: &self.body }
     }
 }
 
-fn details(body: &EventBody) -> String {
+#[derive(Serialize)]
+struct Data<'a> {
+    id: Uuid,
+    timestamp: String,
+    #[serde(flatten)]
+    body: &'a EventBody,
+}
+
+fn payload(body: &EventBody) -> Vec<String> {
     match body {
         EventBody::ServiceJoin(service)
         | EventBody::ServiceTimeout(service)
-        | EventBody::ServiceRemove(service) => service_details(service),
-        EventBody::ConfigurationUpdate { old_value: None, new_value, .. } => new_value.clone(),
-        EventBody::ConfigurationUpdate { old_value: Some(old_value), new_value, .. } => {
-            format!("{old_value} -> {new_value}")
-        }
-        EventBody::ConfigurationRemove { old_value, .. } => old_value.clone(),
+        | EventBody::ServiceRemove(service) => vec![
+            format!("id: {}", service.id),
+            format!("heartbeat_timeout: {}", service.heartbeat_timeout.as_secs()),
+            format!("tags: {}", services::tags(service)),
+            format!("metadata: {}", services::metadata(service)),
+        ],
+        EventBody::ConfigurationUpdate { old_value, new_value, configuration_value_id } => vec![
+            format!("configuration_value_id: {configuration_value_id}"),
+            format!("old_value: {}", old_value.as_deref().unwrap_or_default()),
+            format!("new_value: {new_value}"),
+        ],
+        EventBody::ConfigurationRemove { old_value, configuration_value_id } => vec![
+            format!("configuration_value_id: {configuration_value_id}"),
+            format!("old_value: {old_value}"),
+        ],
     }
-}
-
-fn service_details(service: &Registration) -> String {
-    let tags = service.tags.iter().map(Tag::as_str).map(str::to_owned);
-    let pairs = service.metadata.iter().map(|(key, value)| format!("{key}={value}"));
-    tags.chain(pairs).collect::<Vec<_>>().join(", ")
 }

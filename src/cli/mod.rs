@@ -5,6 +5,7 @@
 
 mod events;
 mod output;
+mod part;
 #[cfg(feature = "server")]
 mod serve;
 mod services;

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use super::output::{Output, Row};
+use super::output::{Cell, Extent, Output, Row};
+use super::part::Part;
 use super::{Error, warn};
-use crate::model::{Limit, Marker, PageRequest, Service, ServiceId, Tag, Timestamp};
+use crate::model::{Page, Registration, Service, ServiceId, Tag, Timestamp};
 use crate::registry::{Owner, Registry, ServiceQuery};
 
 #[derive(Debug, Subcommand)]
@@ -24,12 +26,8 @@ pub(super) struct List {
     /// Only those with this tag
     #[arg(long, value_name = "TAG")]
     tag: Option<Tag>,
-    /// How many at most, 1 to 1000
-    #[arg(long, value_name = "COUNT", default_value = "100")]
-    limit: Limit,
-    /// The id to begin at, as the page before told
-    #[arg(long, value_name = "ID")]
-    marker: Option<Marker>,
+    #[command(flatten)]
+    part: Part,
 }
 
 #[derive(Debug, Args)]
@@ -50,13 +48,12 @@ impl Which {
 
 pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output) -> Result<(), Error> {
     match action {
-        Action::List(List { tag, limit, marker }) => {
-            let query = ServiceQuery { tag, page: PageRequest { marker, limit } };
-            let page = registry.services(&query).await?;
+        Action::List(List { tag, part }) => {
+            let page = page(registry, tag, &part).await?;
             if let Some(since) = page.stale_since {
                 warn(&staleness(registry.url(), since, Timestamp::now()));
             }
-            output.page(&page, limit)?;
+            output.page(&page, part.extent())?;
         }
         Action::Get(which) => {
             if let Some(id) = which.id() {
@@ -72,6 +69,24 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
     Ok(())
 }
 
+/// The services that are wanted: a page of them, or all.
+async fn page(
+    registry: &dyn Registry,
+    tag: Option<Tag>,
+    part: &Part,
+) -> Result<Page<Service, ServiceId>, Error> {
+    let mut query = ServiceQuery { tag, page: part.first_page() };
+    let mut page = registry.services(&query).await?;
+    while let (Extent::Whole, Some(next)) = (part.extent(), page.next_marker.take()) {
+        query.page.marker = Some(next.into());
+        let more = registry.services(&query).await?;
+        page.values.extend(more.values);
+        page.next_marker = more.next_marker;
+        page.stale_since = page.stale_since.or(more.stale_since);
+    }
+    Ok(page)
+}
+
 /// What is to be known about a list that the registry could not be asked for.
 fn staleness(registry: &str, since: Timestamp, now: Timestamp) -> String {
     let age = Duration::from_secs(now.as_millis().saturating_sub(since.as_millis()) / 1000);
@@ -80,23 +95,39 @@ fn staleness(registry: &str, since: Timestamp, now: Timestamp) -> String {
 }
 
 impl Row for Service {
-    const HEADINGS: &'static [&'static str] = &["ID", "TAGS", "METADATA", "TIMEOUT", "LAST SEEN"];
+    const HEADINGS: &'static [&'static str] =
+        &["Service ID", "Heartbeat Timeout", "Last Seen", "Tags", "Metadata"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cell> {
         let Self { registration, last_seen } = self;
         vec![
-            registration.id.to_string(),
-            registration.tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", "),
-            registration
-                .metadata
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect::<Vec<_>>()
-                .join(", "),
-            format!("{} s", registration.heartbeat_timeout.as_secs()),
-            last_seen.map_or_else(|| "-".to_owned(), |time| time.to_string()),
+            Cell::text(&registration.id),
+            Cell::Number(registration.heartbeat_timeout.as_secs()),
+            Cell::Time(*last_seen),
+            Cell::Text(tags(registration)),
+            Cell::Text(metadata(registration)),
         ]
     }
+
+    fn data(&self) -> impl Serialize {
+        Data { registration: &self.registration, last_seen: self.last_seen.map(|time| time.to_string()) }
+    }
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    #[serde(flatten)]
+    registration: &'a Registration,
+    last_seen: Option<String>,
+}
+
+pub(super) fn tags(registration: &Registration) -> String {
+    registration.tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn metadata(registration: &Registration) -> String {
+    let pairs = registration.metadata.iter().map(|(key, value)| format!("{key}: {value}"));
+    pairs.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

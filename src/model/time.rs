@@ -86,8 +86,7 @@ impl Timestamp {
     /// The time of the wall clock. A clock before 1970 reads as 1970.
     #[must_use]
     pub fn now() -> Self {
-        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+        SystemTime::now().into()
     }
 
     /// From milliseconds since the epoch.
@@ -100,6 +99,14 @@ impl Timestamp {
     #[must_use]
     pub fn as_millis(self) -> u64 {
         self.0
+    }
+}
+
+/// A time before 1970 reads as 1970.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let elapsed = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Error {
         operation: &'static str,
         /// The kind of registry: its URL's scheme.
         kind: &'static str,
+        /// The kinds that have it.
+        supported_by: &'static str,
     },
 }
 
@@ -192,7 +194,8 @@ impl Hint for Error {
                 Some("choose another --id, or take it over with --on-conflict=replace".to_owned())
             }
             Self::LimitReached { .. } => Some("ask its operator to raise the limit".to_owned()),
-            Self::NotFound { .. } | Self::Unsupported { .. } => None,
+            Self::Unsupported { supported_by, .. } => Some(format!("supported by {supported_by}")),
+            Self::NotFound { .. } => None,
         }
     }
 }

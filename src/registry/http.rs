@@ -13,7 +13,7 @@ mod cause;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Request, StatusCode};
 use tokio::sync::OnceCell;
@@ -21,6 +21,7 @@ use tracing::trace;
 use url::{Host, Url};
 
 pub use self::cause::HttpCause;
+use crate::model::Timestamp;
 
 /// How long a request takes at most. (A lease gives up on its own earlier.)
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +40,8 @@ pub(super) struct Answer {
     pub(super) location: Option<String>,
     /// How long it asks us to wait.
     pub(super) retry_after: Option<Duration>,
+    /// The time by its clock, in whole seconds.
+    pub(super) date: Option<Timestamp>,
 }
 
 /// The clients, one for each kind of URL: made when they are first needed, and once.
@@ -85,6 +88,7 @@ impl Http {
         let (status, headers) = (response.status(), response.headers());
         trace!(%method, path, status = status.as_u16(), "answered");
         let location = text(headers, LOCATION.as_str());
+        let date = text(headers, DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok());
         let retry_after = text(headers, RETRY_AFTER.as_str())
             .and_then(|seconds| seconds.parse().ok())
             .map(Duration::from_secs);
@@ -95,7 +99,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { path, status, body, location, retry_after })
+        Ok(Answer { path, status, body, location, retry_after, date: date.map(Timestamp::from) })
     }
 
     async fn client(&self, kind: Kind) -> Result<&Client, HttpCause> {

@@ -39,9 +39,11 @@ mod rackspace;
 mod sqlite;
 mod url;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::access::{Access, ApiKey, Credentials, Secret};
@@ -53,7 +55,7 @@ pub use self::url::ApiUrl;
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
-    Registration, Service, ServiceId, ServiceUpdate, Tag, Token,
+    Registration, Service, ServiceId, ServiceUpdate, Tag, Timestamp, Token,
 };
 
 /// What a call to a registry comes to.
@@ -121,6 +123,23 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// [`Error::Unsupported`] when this kind of registry keeps none.
     fn configuration(&self) -> Result<&dyn ConfigurationStore>;
+
+    /// How much we may have in it, and ask of it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when this kind of registry sets no limits.
+    async fn quota(&self) -> Result<Quota> {
+        Err(Error::Unsupported {
+            operation: "account limits",
+            kind: "embedded",
+            supported_by: "servers of the Service Registry API: --registry http(s)://host/v1.0",
+        })
+    }
+
+    /// What its clock shows; none where that is the clock of this machine.
+    async fn clock(&self) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
 
     /// How it fares, where that is known without asking anybody.
     fn statistics(&self) -> Option<Statistics> {
@@ -230,6 +249,26 @@ pub struct ConfigurationQuery {
     pub namespace: Option<Namespace>,
     /// Which part of the list.
     pub page: PageRequest<Marker>,
+}
+
+/// What an account may have in a registry, and ask of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// How many there may be of each kind of thing.
+    pub resource: BTreeMap<String, u64>,
+    /// How many requests there may be, by a pattern of their paths.
+    pub rate: BTreeMap<String, RateLimit>,
+}
+
+/// How many requests there may be, and were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// At most.
+    pub limit: u64,
+    /// So far.
+    pub used: u64,
+    /// In what time: `24.0 hours`.
+    pub window: String,
 }
 
 /// How a registry fares.

@@ -137,11 +137,11 @@ impl Registry for Memory {
     }
 
     fn events(&self) -> Result<&dyn EventLog> {
-        Err(Error::Unsupported { operation: "the event log", kind: "memory" })
+        Err(Error::Unsupported { operation: "the event log", kind: "memory", supported_by: "" })
     }
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
-        Err(Error::Unsupported { operation: "configuration", kind: "memory" })
+        Err(Error::Unsupported { operation: "configuration", kind: "memory", supported_by: "" })
     }
 }
 

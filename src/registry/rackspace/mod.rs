@@ -28,11 +28,12 @@ use self::stale::Stale;
 use super::http::{Answer, Http, HttpCause};
 use super::{
     Access, ApiUrl, AuthUrl, Claim, ConfigurationQuery, ConfigurationStore, Error, EventLog, EventQuery,
-    IfTaken, Object, Owner, Registry, Result, ServiceQuery,
+    IfTaken, Object, Owner, Quota, Registry, Result, ServiceQuery,
 };
 use crate::api::{HeartbeatToken, Listing};
 use crate::model::{
-    ConfigurationId, ConfigurationValue, Event, Page, Registration, Service, ServiceId, ServiceUpdate, Token,
+    ConfigurationId, ConfigurationValue, Event, Page, Registration, Service, ServiceId, ServiceUpdate,
+    Timestamp, Token,
 };
 
 /// How often one registration takes an id from somebody else: two that do so could go on for ever.
@@ -259,6 +260,14 @@ impl Registry for Rackspace {
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
         Ok(self)
+    }
+
+    async fn quota(&self) -> Result<Quota> {
+        self.get(&Ask::new(Method::GET, "/limits"), About::Page).await
+    }
+
+    async fn clock(&self) -> Result<Option<Timestamp>> {
+        Ok(self.call(&Ask::new(Method::GET, "/limits"), About::Page).await?.date)
     }
 
     async fn renew_credentials(&self) -> Result<()> {

@@ -167,7 +167,7 @@ mod tests {
 
     fn answer(body: Vec<u8>) -> Answer {
         let path = "/v2.0/tokens".to_owned();
-        Answer { path, status: StatusCode::OK, body, location: None, retry_after: None }
+        Answer { path, status: StatusCode::OK, body, location: None, retry_after: None, date: None }
     }
 
     fn tenant_of(access: &Value) -> Option<String> {

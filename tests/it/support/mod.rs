@@ -149,14 +149,14 @@ impl Place {
         self.services().iter().any(|listed| listed == id)
     }
 
-    /// What happened, as `join web1`.
+    /// What happened, as `join web1`, the oldest first.
     pub(crate) fn events(&self) -> Vec<String> {
         let list = self.raxsr_json(&["events", "list", "--limit=1000"]);
         let event = |event: &Value| {
             let kind = event["type"].as_str().unwrap().trim_start_matches("service.");
             format!("{kind} {}", event["payload"]["id"].as_str().unwrap())
         };
-        list["values"].as_array().unwrap().iter().map(event).collect()
+        list["values"].as_array().unwrap().iter().rev().map(event).collect()
     }
 }
 
