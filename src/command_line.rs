@@ -1,6 +1,7 @@
 //! What the command lines of both programs have in common.
 
 mod access;
+mod origins;
 mod raxrc;
 
 use std::ffi::OsString;
@@ -10,6 +11,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
 pub(crate) use self::access::{AccessArguments, AccessError, Target};
+#[cfg(feature = "cli")]
+pub(crate) use self::origins::Login;
 use crate::message::Hint;
 
 /// Why a command line is nothing to work on.

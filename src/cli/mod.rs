@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. Each resource is a file that asks the
 //! registry; `output` shows what it answered.
 
+mod doctor;
 mod events;
 mod output;
 mod part;
@@ -49,6 +50,8 @@ enum Resource {
     /// What happened in the registry
     #[command(subcommand)]
     Events(events::Action),
+    /// Look for what keeps services from being registered here
+    Doctor(doctor::Doctor),
     /// Serve a registry over HTTP: the Service Registry API
     #[cfg(feature = "server")]
     Serve(serve::Serve),
@@ -71,6 +74,8 @@ enum Error {
     #[cfg(feature = "server")]
     #[error(transparent)]
     Serve(#[from] serve::Error),
+    #[error(transparent)]
+    Unwell(#[from] doctor::Unwell),
     #[error("cannot write the result")]
     Output(#[from] io::Error),
 }
@@ -82,7 +87,7 @@ impl Hint for Error {
             Self::Access(error) => error.hint(),
             #[cfg(feature = "server")]
             Self::Serve(error) => error.hint(),
-            Self::Output(_) => None,
+            Self::Unwell(_) | Self::Output(_) => None,
         }
     }
 }
@@ -93,7 +98,7 @@ impl Error {
             // Whoever reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Registry(registry::Error::NotFound { .. }) => NOT_FOUND,
-            Self::Registry(_) | Self::Output(_) => REFUSED,
+            Self::Registry(_) | Self::Unwell(_) | Self::Output(_) => REFUSED,
             Self::Access(_) => USAGE,
             #[cfg(feature = "server")]
             Self::Serve(error) if error.is_usage() => USAGE,
@@ -144,8 +149,9 @@ async fn carry_out(arguments: Arguments, matches: &ArgMatches) -> Result<(), Err
         Resource::Serve(_) => arguments.access.served(matches)?,
         _ => arguments.access.target(matches)?,
     };
-    for warning in &target.warnings {
-        warn(warning);
+    // The doctor has a line for them.
+    if !matches!(arguments.resource, Resource::Doctor(_)) {
+        target.warnings.iter().for_each(|warning| warn(warning));
     }
     let registry = registry::connect(&target.registry, &target.access);
     let registry: &dyn Registry = &*registry;
@@ -153,6 +159,7 @@ async fn carry_out(arguments: Arguments, matches: &ArgMatches) -> Result<(), Err
     match arguments.resource {
         Resource::Services(action) => services::run(action, registry, &output).await,
         Resource::Events(action) => events::run(action, registry, &output).await,
+        Resource::Doctor(doctor) => doctor::run(doctor, &target, registry, &output).await,
         #[cfg(feature = "server")]
         Resource::Serve(serve) => Ok(serve::run(serve, target.registry, target.access).await?),
     }

@@ -1,11 +1,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
+use super::origins::{Login, Origins, Sources};
 use super::raxrc::{Raxrc, RaxrcError};
 use crate::message::Hint;
+use crate::model::printable;
 use crate::registry::{Access, ApiKey, AuthUrl, Credentials, RegistryUrl, Secret, UrlError};
 
 /// Variables that are a secret, or name one.
@@ -94,6 +95,9 @@ impl Region {
 pub(crate) struct Target {
     pub(crate) registry: RegistryUrl,
     pub(crate) access: Access,
+    /// Where that was said.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only raxsr tells"))]
+    pub(crate) origins: Origins,
     /// Variables that a program that we start must not see.
     pub(crate) secret_variables: Vec<&'static str>,
     /// What was said that is better not said like that.
@@ -154,8 +158,8 @@ impl Said {
         (!value.is_empty()).then(|| Said::at(name)(value))
     }
 
-    fn parse<T: std::str::FromStr<Err = UrlError>>(self) -> Result<T, AccessError> {
-        self.value.parse().map_err(|source| AccessError::Url { origin: self.origin, source })
+    fn parse<T: std::str::FromStr<Err = UrlError>>(&self) -> Result<T, AccessError> {
+        self.value.parse().map_err(|source| AccessError::Url { origin: self.origin.clone(), source })
     }
 }
 
@@ -165,35 +169,51 @@ impl AccessArguments {
     /// # Errors
     /// When that is not enough, or one of the files cannot be used.
     pub(crate) fn target(self, matches: &ArgMatches) -> Result<Target, AccessError> {
-        let typed = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let sources = Sources(matches);
         self.check_files()?;
-        let url =
-            self.registry.clone().map(Said::at("--registry")).or_else(|| Said::in_variable("RAXSR_API_URL"));
+        let url = self.registry.clone().map(Said::at(sources.origin("registry")));
+        let url = url.or_else(|| Said::in_variable("RAXSR_API_URL"));
         let raxrc = match url.as_ref().map(|url| url.value.parse()) {
             Some(Ok(url)) if !asks_for_login(&url) => Raxrc::default(),
             _ => Raxrc::read()?,
         };
         let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
-        let registry = match url {
-            Some(url) => url.parse()?,
-            None => RegistryUrl::given(None)
-                .map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })?,
-        };
+        let registry = url.as_ref().map_or_else(embedded, Said::parse)?;
+        let origin = url.map_or_else(|| Origins::DEFAULT.to_owned(), |url| url.origin);
         let mut warnings = Vec::new();
-        if typed("api_key") {
+        if sources.is_typed("api_key") {
             let warning =
                 "every user of this machine can read the key that --api-key gives: use --api-key-file";
             warnings.push(warning.to_owned());
         }
-        let ca_certificates = self.ca_cert.clone();
-        let access = if asks_for_login(&registry) {
+        let (access, origins) = if asks_for_login(&registry) {
             warnings.extend(raxrc.warning());
-            let auth_url = self.auth_url(&raxrc, typed).map(Said::parse).transpose()?;
-            Access { credentials: self.credentials(raxrc, typed, &registry)?, auth_url, ca_certificates }
+            self.access(raxrc, sources, &registry, origin)?
         } else {
-            Access::default()
+            (Access::default(), Origins::without_login(origin))
         };
-        Ok(Target { registry, access, secret_variables: secret_variables(), warnings })
+        Ok(Target { registry, access, origins, secret_variables: secret_variables(), warnings })
+    }
+
+    /// How to get in at `registry`, which was said at `origin`.
+    fn access(
+        self,
+        raxrc: Raxrc,
+        sources: Sources<'_>,
+        registry: &RegistryUrl,
+        origin: String,
+    ) -> Result<(Access, Origins), AccessError> {
+        let said = self.auth_url(&raxrc, sources);
+        let auth_url = said.as_ref().map(Said::parse).transpose()?;
+        let ca_certificates = self.ca_cert.clone();
+        let (credentials, login) = self.credentials(raxrc, sources, registry)?;
+        let origins = Origins {
+            registry: origin,
+            login,
+            auth_url: said.map(|said| said.origin),
+            ca_certificates: ca_certificates.as_ref().map(|_| sources.origin("ca_cert")),
+        };
+        Ok((Access { credentials, auth_url, ca_certificates }, origins))
     }
 
     /// The files that are needed later are there now, and have in them what they should.
@@ -218,16 +238,17 @@ impl AccessArguments {
         if self.registry.is_some() {
             return self.target(matches);
         }
-        let registry = RegistryUrl::given(None)
-            .map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })?;
-        let access = Access::default();
-        Ok(Target { registry, access, secret_variables: Vec::new(), warnings: Vec::new() })
+        let (registry, access) = (embedded()?, Access::default());
+        let origins = Origins::without_login(Origins::DEFAULT);
+        Ok(Target { registry, access, origins, secret_variables: Vec::new(), warnings: Vec::new() })
     }
 
-    fn auth_url(&self, raxrc: &Raxrc, typed: impl Fn(&str) -> bool) -> Option<Said> {
-        let region = self.region.map(|region| region.auth_url().to_owned()).map(Said::at("--region"));
-        let url = self.auth_url.clone().map(Said::at("--auth-url"));
-        let said = if typed("region") && !typed("auth_url") { region } else { url.or(region) };
+    fn auth_url(&self, raxrc: &Raxrc, sources: Sources<'_>) -> Option<Said> {
+        let region = self.region.map(|region| region.auth_url().to_owned());
+        let region = region.map(Said::at(sources.origin("region")));
+        let url = self.auth_url.clone().map(Said::at(sources.origin("auth_url")));
+        let is_region = sources.is_typed("region") && !sources.is_typed("auth_url");
+        let said = if is_region { region } else { url.or(region) };
         said.or_else(|| Said::in_variable(RAXSR_AUTH_URL))
             .or_else(|| raxrc.auth_url.clone().map(Said::at(raxrc.shown() + ": [auth_api] url")))
     }
@@ -235,27 +256,52 @@ impl AccessArguments {
     fn credentials(
         self,
         raxrc: Raxrc,
-        typed: impl Fn(&str) -> bool,
+        sources: Sources<'_>,
         registry: &RegistryUrl,
-    ) -> Result<Option<Credentials>, AccessError> {
-        let variable = |name| Said::in_variable(name).map(|said| said.value);
-        let given = |key: String| (!key.is_empty()).then(|| ApiKey::Given(Secret::new(key)));
-        let key = self.api_key.and_then(given);
-        let file = self.api_key_file.map(ApiKey::File);
-        let key = if typed("api_key") && !typed("api_key_file") { key.or(file) } else { file.or(key) };
-        let key = key
-            .or_else(|| variable(RAXSR_API_KEY).and_then(given))
-            .or_else(|| raxrc.api_key.map(ApiKey::Given));
-        let username = self.username.filter(|name| !name.is_empty());
-        let username = username.or_else(|| variable("RAXSR_USERNAME")).or(raxrc.username);
+    ) -> Result<(Option<Credentials>, Login), AccessError> {
+        if names_credentials(registry) {
+            return Ok((None, Login::InUrl));
+        }
+        let in_raxrc = |key: &str| format!("{}: [credentials] {key}", raxrc.shown());
+        let (username_in_raxrc, key_in_raxrc) = (in_raxrc("username"), in_raxrc("api_key"));
+        let username =
+            self.username.filter(|name| !name.is_empty()).map(Said::at(sources.origin("username")));
+        let username = username.or_else(|| Said::in_variable("RAXSR_USERNAME"));
+        let username = username.or_else(|| raxrc.username.map(Said::at(username_in_raxrc)));
+        let key = key(self.api_key, self.api_key_file, sources);
+        let key = key.or_else(|| raxrc.api_key.map(|key| (ApiKey::Given(key), key_in_raxrc)));
         match (username, key) {
-            _ if names_credentials(registry) => Ok(None),
-            (Some(username), Some(api_key)) => Ok(Some(Credentials { username, api_key })),
-            (None, None) => Ok(None),
+            (Some(Said { value: username, origin }), Some((api_key, key_origin))) => Ok((
+                Some(Credentials { username, api_key }),
+                Login::Said { username: origin, api_key: key_origin },
+            )),
+            (None, None) => Ok((None, Login::Unsaid)),
             (Some(_), None) => Err(AccessError::NoKey),
             (None, Some(_)) => Err(AccessError::NoUsername),
         }
     }
+}
+
+/// The key that an argument or a variable gives, and which.
+fn key(
+    api_key: Option<String>,
+    api_key_file: Option<PathBuf>,
+    sources: Sources<'_>,
+) -> Option<(ApiKey, String)> {
+    let given =
+        |said: Said| (!said.value.is_empty()).then(|| (ApiKey::Given(Secret::new(said.value)), said.origin));
+    let key = api_key.map(Said::at(sources.origin("api_key"))).and_then(given);
+    let file = api_key_file.map(|path| {
+        let origin = format!("{} `{}`", sources.origin("api_key_file"), printable(&path.to_string_lossy()));
+        (ApiKey::File(path), origin)
+    });
+    let is_key = sources.is_typed("api_key") && !sources.is_typed("api_key_file");
+    let key = if is_key { key.or(file) } else { file.or(key) };
+    key.or_else(|| Said::in_variable(RAXSR_API_KEY).and_then(given))
+}
+
+fn embedded() -> Result<RegistryUrl, AccessError> {
+    RegistryUrl::given(None).map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })
 }
 
 fn asks_for_login(registry: &RegistryUrl) -> bool {

@@ -317,3 +317,20 @@ pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
         RegistryUrl::Rackspace(url) => Arc::new(rackspace::Rackspace::new(url, access)),
     }
 }
+
+/// Where a login for the registry at `url` goes; none where it asks for none.
+#[must_use]
+#[cfg_attr(
+    not(feature = "http"),
+    expect(unused_variables, reason = "an embedded registry asks for no login")
+)]
+pub fn auth_url(url: &RegistryUrl, access: &Access) -> Option<AuthUrl> {
+    match url {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => None,
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => {
+            Some(access.auth_url.clone().unwrap_or_else(|| rackspace::default_auth_url(url)))
+        }
+    }
+}

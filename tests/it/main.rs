@@ -9,6 +9,7 @@ mod backends;
 mod cli_output;
 mod containers;
 mod daemons;
+mod doctor;
 mod exit_codes;
 mod footprint;
 mod http_api;

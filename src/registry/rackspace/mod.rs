@@ -158,7 +158,7 @@ impl Rackspace {
 }
 
 /// Where to log in for `registry`, unless told: Rackspace had one place for all of its own, others serve both.
-fn default_auth_url(registry: &ApiUrl) -> AuthUrl {
+pub(super) fn default_auth_url(registry: &ApiUrl) -> AuthUrl {
     let base = registry.base();
     let is_rackspaces =
         base.host_str().is_some_and(|host| host.ends_with(".registry.api.rackspacecloud.com"));

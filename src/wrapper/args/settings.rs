@@ -48,7 +48,8 @@ impl Settings {
         if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
             return Err(Refusal::NotOurs);
         }
-        let Target { registry, access, secret_variables, mut warnings } = arguments.access.target(matches)?;
+        let Target { registry, access, secret_variables, mut warnings, .. } =
+            arguments.access.target(matches)?;
         if !arguments.session_metadata.is_empty() {
             let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
             warnings.push(warning.to_owned());
