@@ -86,30 +86,31 @@ impl Status {
 /// What one look came to.
 #[derive(Debug, Serialize)]
 struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    name: &'static str,
     status: Status,
     found: String,
     remedy: Option<String>,
 }
 
 impl Check {
-    fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, status: Status::Ok, found: found.into(), remedy: None }
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, status: Status::Ok, found: found.into(), remedy: None }
     }
 
-    fn warn(check: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, status: Status::Warn, found: found.into(), remedy: Some(remedy.into()) }
+    fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, status: Status::Warn, found: found.into(), remedy: Some(remedy.into()) }
     }
 
     /// The error's own hint comes before `remedy`.
-    fn fail(check: &'static str, error: &registry::Error, remedy: &str) -> Self {
+    fn fail(name: &'static str, error: &registry::Error, remedy: &str) -> Self {
         let remedy = error.hint().unwrap_or_else(|| remedy.to_owned());
-        Self { check, status: Status::Fail, found: chain(error), remedy: Some(remedy) }
+        Self { name, status: Status::Fail, found: chain(error), remedy: Some(remedy) }
     }
 
-    fn skip(check: &'static str, because: &str) -> Self {
+    fn skip(name: &'static str, because: &str) -> Self {
         let found = format!("needs the check `{because}` to pass");
-        Self { check, status: Status::Skip, found, remedy: None }
+        Self { name, status: Status::Skip, found, remedy: None }
     }
 
     fn has_failed(&self) -> bool {
@@ -122,7 +123,7 @@ impl Row for Check {
 
     fn cells(&self) -> Vec<Cell> {
         vec![
-            Cell::text(self.check),
+            Cell::text(self.name),
             Cell::text(self.status.word()),
             Cell::text(&self.found),
             Cell::text(self.remedy.as_deref().unwrap_or_default()),
@@ -156,7 +157,7 @@ async fn examine(target: &Target, registry: &dyn Registry, interval: HeartbeatTi
     let (reach, authenticated) = read(target, registry).await;
     let broken = [&reach, &authenticated].into_iter().find(|check| check.has_failed());
     let rest = if let Some(broken) = broken {
-        ["writable", "heartbeat", "clock"].map(|check| Check::skip(check, broken.check))
+        ["writable", "heartbeat", "clock"].map(|check| Check::skip(check, broken.name))
     } else {
         let (writable, heartbeat) = lease::examine(registry, interval).await;
         [writable, heartbeat, clock(registry, &target.origins.login).await]
@@ -166,7 +167,10 @@ async fn examine(target: &Target, registry: &dyn Registry, interval: HeartbeatTi
 
 /// Whether it answers, and lets us in.
 async fn read(target: &Target, registry: &dyn Registry) -> (Check, Check) {
-    const REMEDY: &str = "see whether it is up, and whether --registry names the right place";
+    let remedy = match &target.origins.login {
+        Login::NotNeeded => "see whether its directory is there, and whether --registry names the right file",
+        _ => "see whether it is up, and whether --registry names the right place",
+    };
     let limit = Limit::new(1).unwrap_or_default();
     let query = ServiceQuery { tag: None, page: PageRequest { marker: None, limit } };
     let sent = Instant::now();
@@ -177,14 +181,14 @@ async fn read(target: &Target, registry: &dyn Registry) -> (Check, Check) {
             None => (reach, authenticated(&target.origins.login)),
             Some(since) => {
                 let found = format!("does not answer, and what is known of it is of {since}");
-                let reach = Check { status: Status::Fail, ..Check::warn("reach", found, REMEDY) };
+                let reach = Check { status: Status::Fail, ..Check::warn("reach", found, remedy) };
                 (reach, Check::skip("authenticated", "reach"))
             }
         },
         Err(error @ registry::Error::Unauthorized { .. }) => {
             (reach, Check::fail("authenticated", &error, "check --username and --api-key-file"))
         }
-        Err(error) => (Check::fail("reach", &error, REMEDY), Check::skip("authenticated", "reach")),
+        Err(error) => (Check::fail("reach", &error, remedy), Check::skip("authenticated", "reach")),
     }
 }
 
@@ -257,11 +261,11 @@ impl Paint {
 /// A line for each check, and one below it for the remedy.
 fn lines(checks: &[Check], paint: Paint) -> String {
     let mut text = String::new();
-    for Check { check, status, found, remedy } in checks {
+    for Check { name, status, found, remedy } in checks {
         let word = if paint == Paint::Colours { status.painted() } else { status.word().to_owned() };
         let gap = " ".repeat(6 - status.word().len());
         // Writing into a string cannot fail.
-        let _ = writeln!(text, "{word}{gap}{check:<15}{}", crate::model::escaped(found));
+        let _ = writeln!(text, "{word}{gap}{name:<15}{}", crate::model::escaped(found));
         if let Some(remedy) = remedy {
             let _ = writeln!(text, "{:21}hint: {}", "", crate::model::escaped(remedy));
         }
