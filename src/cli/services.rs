@@ -5,6 +5,8 @@ use serde::Serialize;
 
 use super::output::{Cell, Extent, Output, Row};
 use super::part::Part;
+use super::resolve::{self, Resolve};
+use super::wait::{self, Wait};
 use super::{Error, warn};
 use crate::model::{Page, Registration, Service, ServiceId, Tag, Timestamp};
 use crate::registry::{Owner, Registry, ServiceQuery};
@@ -19,6 +21,15 @@ pub(super) enum Action {
     ///
     /// If its wrapper still runs, it registers the service again at its next heartbeat.
     Remove(Which),
+    /// Wait until so many services with a tag are there, then run a command
+    ///
+    /// For start scripts: raxsr services wait --tag=db --min=2 --timeout=30s -- ./start-app
+    Wait(Wait),
+    /// Tell where services are, for a script or a template
+    ///
+    /// What their metadata says: `host` (or `address`, `hostname`, `ip`) and `port`. With -f env, hosts, haproxy or
+    /// nginx: eval "$(raxsr services resolve --tag=db -f env)".
+    Resolve(Resolve),
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +76,8 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
                 registry.deregister(&id, Owner::Anyone).await?;
             }
         }
+        Action::Wait(wait) => wait::run(wait, registry).await?,
+        Action::Resolve(resolve) => resolve::run(resolve, registry, output).await?,
     }
     Ok(())
 }
@@ -77,7 +90,10 @@ async fn page(
 ) -> Result<Page<Service, ServiceId>, Error> {
     let mut query = ServiceQuery { tag, page: part.first_page() };
     let mut page = registry.services(&query).await?;
-    while let (Extent::Whole, Some(next)) = (part.extent(), page.next_marker.take()) {
+    if let Extent::Page(_) = part.extent() {
+        return Ok(page);
+    }
+    while let Some(next) = page.next_marker.take() {
         query.page.marker = Some(next.into());
         let more = registry.services(&query).await?;
         page.values.extend(more.values);

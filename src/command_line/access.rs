@@ -31,6 +31,8 @@ pub(crate) struct AccessArguments {
         long,
         short,
         global = true, help_heading = HEADING,
+        // What the command-line client of old called it.
+        alias = "api-url",
         env = "SERVICE_REGISTRY_URL",
         value_name = "URL",
         hide_env_values = true

@@ -100,6 +100,13 @@ impl Namespace {
         }
     }
 
+    /// Whether a value is in it, or has its name.
+    #[must_use]
+    pub fn contains(&self, id: &ConfigurationId) -> bool {
+        let rest = id.as_str().strip_prefix(&self.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The namespace as text, with its leading slash.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -18,7 +18,7 @@ pub use event::{Event, EventBody, EventKind};
 pub use id::{InstanceId, ServiceId, Token};
 pub use metadata::Metadata;
 pub use page::{Limit, Marker, Page, PageRequest};
-pub use service::{Registration, Service, ServiceUpdate};
+pub use service::{Endpoint, Registration, Service, ServiceUpdate};
 pub use tags::{Tag, Tags};
 pub use time::{HeartbeatTimeout, Timestamp};
 

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::net::Ipv6Addr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{HeartbeatTimeout, Metadata, ServiceId, Tags, Timestamp};
@@ -15,6 +18,48 @@ pub struct Registration {
     /// What else is to be known of it.
     #[serde(default)]
     pub metadata: Metadata,
+}
+
+impl Registration {
+    /// Where it can be reached, as far as its metadata tells: its host is `address`, `host`, `hostname` or `ip`, the
+    /// first of them that is there, and its port `port`.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let host = ["address", "host", "hostname", "ip"].iter().find_map(|key| self.metadata.get(key))?;
+        Some(Endpoint { host: host.to_owned(), port: self.metadata.get("port").map(str::to_owned) })
+    }
+}
+
+/// Where a service can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name or an IP address, as the service gave it.
+    pub host: String,
+    /// The port, as the service gave it.
+    pub port: Option<String>,
+}
+
+impl Endpoint {
+    /// Whether it is a host and a port and nothing else: safe to be put into a script or a configuration file.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let is_host = self.host.parse::<Ipv6Addr>().is_ok() || self.host.bytes().all(is_name);
+        let is_port = |port: &String| port.parse::<u16>().is_ok_and(|port| port > 0);
+        !self.host.is_empty() && is_host && self.port.as_ref().is_none_or(is_port)
+    }
+}
+
+/// `host:port`, with an IPv6 address in brackets.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.parse::<Ipv6Addr>().is_ok() {
+            write!(f, "[{}]", self.host)?;
+        } else {
+            f.write_str(&self.host)?;
+        }
+        self.port.as_ref().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
 }
 
 /// A service as the registry lists it: alive, for all that the registry knows.

@@ -130,7 +130,7 @@ pub trait Registry: Send + Sync {
     /// [`Error::Unsupported`] when this kind of registry sets no limits.
     async fn quota(&self) -> Result<Quota> {
         Err(Error::Unsupported {
-            operation: "account limits",
+            operation: "telling an account's limits",
             kind: "embedded",
             supported_by: "servers of the Service Registry API: --registry http(s)://host/v1.0",
         })

@@ -268,6 +268,12 @@ Environment:
   environment is the wrapper's, without SERVICE_REGISTRY_API_KEY, SERVICE_REGISTRY_API_KEY_FILE and RAXSR_API_KEY;
   LISTEN_PID and WATCHDOG_PID name the command, and NOTIFY_SOCKET a socket whose messages the wrapper passes on.";
 
+/// The command line, for whoever describes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Reads the command line and the environment, and starts logging as they ask for.
 ///
 /// # Errors

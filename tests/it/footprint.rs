@@ -15,7 +15,7 @@ fn a_wrapper_is_one_thread_and_under_a_mebibyte_and_stays_so() {
     let mut seen = std::collections::BTreeSet::new();
     stays_small(wrapper, |number| {
         let service = place.raxsr_json(&["services", "list"])["values"][0].clone();
-        seen.extend(service["last_seen"].as_u64());
+        seen.extend(service["last_seen"].as_str().map(str::to_owned));
         seen.len() >= number
     });
 }

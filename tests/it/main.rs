@@ -6,6 +6,8 @@ mod api_programs;
 mod api_tls;
 mod args;
 mod backends;
+mod cli_commands;
+mod cli_formats;
 mod cli_output;
 mod containers;
 mod daemons;

@@ -29,6 +29,21 @@ pub(super) enum Format {
     Yaml,
     /// For a web page: one table.
     Html,
+    /// Shell variables; of `services resolve` only, as are the following.
+    Env,
+    /// Lines of /etc/hosts.
+    Hosts,
+    /// `server` lines of a backend of HAProxy.
+    Haproxy,
+    /// `server` lines of an nginx upstream.
+    Nginx,
+}
+
+impl Format {
+    /// As it is typed.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 /// What can be shown.
@@ -130,7 +145,7 @@ impl Output {
             Format::Yaml => yaml(&listing()),
             Format::Csv => csv::rows(&page.values),
             Format::Html => html::rows(&page.values),
-            Format::Table => {
+            _ => {
                 let mut text = table::rows(&page.values);
                 // Writing into a string cannot fail.
                 let _ = limit.map(|limit| write!(text, "\nLimit: {limit}\n"));
@@ -148,7 +163,7 @@ impl Output {
             Format::Yaml => yaml(&data()),
             Format::Csv => csv::rows(rows),
             Format::Html => html::rows(rows),
-            Format::Table => table::rows(rows),
+            _ => table::rows(rows),
         })
     }
 
@@ -160,7 +175,7 @@ impl Output {
             Format::Yaml => yaml(&item.data()),
             Format::Csv => csv::rows(rows),
             Format::Html => html::rows(rows),
-            Format::Table => table::fields(item),
+            _ => table::fields(item),
         })
     }
 }

@@ -1,6 +1,5 @@
 //! For those who run the server, and for Prometheus.
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -81,11 +80,10 @@ async fn target_groups(tenant: &Tenant, tag: Option<Tag>) -> Result<Vec<Value>, 
 /// None for a service that does not say where it is.
 fn target_group(service: &Registration) -> Option<Value> {
     let metadata = &service.metadata;
-    let first = |keys: &[&str]| keys.iter().find_map(|key| metadata.get(key));
-    let address = first(&["address", "host", "hostname", "ip"])?;
-    let port = first(&["metrics_port", "port"])?;
-    let host = if address.parse::<Ipv6Addr>().is_ok() { format!("[{address}]") } else { address.to_owned() };
-    Some(json!({"targets": [format!("{host}:{port}")], "labels": labels(service, metadata)}))
+    let mut endpoint = service.endpoint()?;
+    endpoint.port = metadata.get("metrics_port").map(str::to_owned).or(endpoint.port);
+    endpoint.port.as_ref()?;
+    Some(json!({"targets": [endpoint.to_string()], "labels": labels(service, metadata)}))
 }
 
 fn labels(service: &Registration, metadata: &Metadata) -> Map<String, Value> {
