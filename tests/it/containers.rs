@@ -111,7 +111,7 @@ fn a_stop_is_graceful_and_leaves_the_registry_first() {
         wait $container; echo status $?"#,
     );
     let (out, err) = said(&output);
-    assert!(out.contains("| web-1 |") && out.ends_with("status 4\n"), "{out} {err}");
+    assert!(out.contains("| web-1 ") && out.ends_with("status 4\n"), "{out} {err}");
     assert_eq!(host.place.events(), ["join web-1", "remove web-1"]);
 }
 
