@@ -4,6 +4,7 @@
 //! registry; `output` shows what it answered.
 
 mod events;
+mod follow;
 mod output;
 mod part;
 #[cfg(feature = "server")]
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Parser, Subcommand};
 
-use self::output::{Format, Output};
+use self::output::{Asked, Format, Output};
 use crate::command_line::{self, AccessArguments, AccessError, Stop};
 use crate::message::{Hint, complain, report};
 use crate::registry::{self, Registry};
@@ -68,6 +69,8 @@ enum Error {
     Registry(#[from] registry::Error),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Follow(#[from] follow::Error),
     #[cfg(feature = "server")]
     #[error(transparent)]
     Serve(#[from] serve::Error),
@@ -80,6 +83,7 @@ impl Hint for Error {
         match self {
             Self::Registry(error) => error.hint(),
             Self::Access(error) => error.hint(),
+            Self::Follow(error) => error.hint(),
             #[cfg(feature = "server")]
             Self::Serve(error) => error.hint(),
             Self::Output(_) => None,
@@ -93,8 +97,8 @@ impl Error {
             // Whoever reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Registry(registry::Error::NotFound { .. }) => NOT_FOUND,
-            Self::Registry(_) | Self::Output(_) => REFUSED,
-            Self::Access(_) => USAGE,
+            Self::Access(_) | Self::Follow(follow::Error::Html) => USAGE,
+            Self::Registry(_) | Self::Output(_) | Self::Follow(_) => REFUSED,
             #[cfg(feature = "server")]
             Self::Serve(error) if error.is_usage() => USAGE,
             #[cfg(feature = "server")]
@@ -152,7 +156,11 @@ async fn carry_out(arguments: Arguments, matches: &ArgMatches) -> Result<(), Err
     let output = Output::new(arguments.format);
     match arguments.resource {
         Resource::Services(action) => services::run(action, registry, &output).await,
-        Resource::Events(action) => events::run(action, registry, &output).await,
+        Resource::Events(events::Action::Follow(follow)) => {
+            let format = Asked::of(arguments.format, matches);
+            follow::run(follow, registry, format, &target.secret_variables).await
+        }
+        Resource::Events(events::Action::List(list)) => events::list(list, registry, &output).await,
         #[cfg(feature = "server")]
         Resource::Serve(serve) => Ok(serve::run(serve, target.registry, target.access).await?),
     }

@@ -10,6 +10,7 @@ mod cli_output;
 mod containers;
 mod daemons;
 mod exit_codes;
+mod follow;
 mod footprint;
 mod http_api;
 mod lease;

@@ -4,14 +4,15 @@
 //! Times are local in tables and RFC 3339 in UTC everywhere else. Whatever a value holds, the text stays well-formed:
 //! on a terminal it cannot do anything, in a data format it comes back as it was.
 
-mod csv;
+pub(super) mod csv;
 mod html;
-mod table;
+pub(super) mod table;
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use clap::ValueEnum;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, ValueEnum};
 use serde::Serialize;
 
 use crate::model::{Limit, Page, Timestamp};
@@ -29,6 +30,24 @@ pub(super) enum Format {
     Yaml,
     /// For a web page: one table.
     Html,
+}
+
+/// A format, and by whom it was chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asked {
+    /// On the command line.
+    For(Format),
+    /// By the environment or by default.
+    Otherwise(Format),
+}
+
+impl Asked {
+    pub(super) fn of(format: Format, matches: &ArgMatches) -> Self {
+        match matches.value_source("format") {
+            Some(ValueSource::CommandLine) => Self::For(format),
+            _ => Self::Otherwise(format),
+        }
+    }
 }
 
 /// What can be shown.
