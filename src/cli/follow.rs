@@ -6,9 +6,10 @@
 //!
 //! Before an event has been shown, following goes on after the newest one that the first answer tells of. Where there
 //! is none, or the first question failed, it goes on at the moment when following began, on the registry's clock:
-//! what its clock shows, less the time since. A registry to which that is in the future or before its making (its
-//! clock was set, it was made anew) is asked without a marker, for the last hour; what is from before that moment is
-//! left out, unless there was nothing before. The same is done when it refuses the id of an event that was shown.
+//! what its clock shows (ours does, where it tells no time), less the time since. A registry to which that is in the
+//! future or before its making (its clock was set, it was made anew) is asked without a marker, for the last hour; what
+//! is from before that moment is left out, unless there was nothing before. The same is done when it refuses the id of
+//! an event that was shown. A marker that the user gave has to be good.
 
 mod position;
 mod show;
@@ -237,11 +238,19 @@ impl<'a> Follower<'a> {
             }
         }
         if self.position == Position::Beginning {
-            let now = self.registry.clock().await?.unwrap_or_else(Timestamp::now);
-            let marker = marker_before(now, self.began.elapsed());
+            let marker = marker_before(self.now().await?, self.began.elapsed());
             self.position = Position::At { marker, earliest: earliest.unwrap_or(ticks(&marker)) };
         }
         Ok(())
+    }
+
+    /// What the registry's clock shows, or ours where it has an event log but tells no time.
+    async fn now(&mut self) -> Result<Timestamp, registry::Error> {
+        let clock = self.registry.clock().await;
+        if clock.is_err() {
+            self.page(None).await?;
+        }
+        Ok(clock.ok().flatten().unwrap_or_else(Timestamp::now))
     }
 
     /// The newest event of the last hour.

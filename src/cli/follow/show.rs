@@ -83,8 +83,10 @@ impl Runner {
         let [program, arguments @ ..] = &*self.words else { return Ok(()) };
         let mut command = self.command(program, arguments, event);
         let input = json(event);
-        self.running = Some(aside(move || outcome(&mut command, &input))?);
-        let outcome = self.outcome().await?;
+        let outcome = match aside(move || outcome(&mut command, &input)) {
+            Ok(running) => self.outcome_of(running).await,
+            Err(error) => Err(error),
+        };
         let (name, id) = (&self.name, event.id);
         match outcome {
             Ok(status) if status.success() => {}
@@ -98,14 +100,18 @@ impl Runner {
 
     /// Waits for the command that still runs, if one does.
     pub(super) async fn finish(&mut self) {
-        let _ = self.outcome().await;
+        if let Some(running) = self.running.take() {
+            let _ = running.await;
+        }
     }
 
-    async fn outcome(&mut self) -> io::Result<io::Result<ExitStatus>> {
-        let Some(running) = &mut self.running else { return Err(io::ErrorKind::NotFound.into()) };
-        let outcome = running.await.map_err(gone);
+    async fn outcome_of(
+        &mut self,
+        running: oneshot::Receiver<io::Result<ExitStatus>>,
+    ) -> io::Result<ExitStatus> {
+        let outcome = self.running.insert(running).await;
         self.running = None;
-        outcome
+        outcome.map_err(gone)?
     }
 
     fn command(&self, program: &OsStr, arguments: &[OsString], event: &Event) -> Command {
