@@ -2,6 +2,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::follow::Follow;
 use super::output::{Cell, Extent, Output, Row};
 use super::{Error, services};
 use crate::model::{Event, EventBody, EventKind, Limit, PageRequest};
@@ -11,6 +12,8 @@ use crate::registry::{EventQuery, Registry};
 pub(super) enum Action {
     /// List what happened in the last hour, or since a marker: the latest first
     List(List),
+    /// Show what happens, as it happens: the oldest first
+    Follow(Follow),
 }
 
 #[derive(Debug, Args)]
@@ -26,8 +29,8 @@ pub(super) struct List {
     marker: Option<Uuid>,
 }
 
-pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output) -> Result<(), Error> {
-    let Action::List(List { kind, limit, marker }) = action;
+pub(super) async fn list(list: List, registry: &dyn Registry, output: &Output) -> Result<(), Error> {
+    let List { kind, limit, marker } = list;
     let query = EventQuery { kind, page: PageRequest { marker, limit } };
     let mut page = registry.events()?.events(&query).await?;
     // As it always was: the latest first, of a page that begins with the oldest.
@@ -61,7 +64,8 @@ struct Data<'a> {
     body: &'a EventBody,
 }
 
-fn payload(body: &EventBody) -> Vec<String> {
+/// What is to be known about an event, one thing a line: the id of what it is about first.
+pub(super) fn payload(body: &EventBody) -> Vec<String> {
     match body {
         EventBody::ServiceJoin(service)
         | EventBody::ServiceTimeout(service)

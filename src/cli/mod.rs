@@ -6,7 +6,9 @@
 mod account;
 mod configuration;
 mod doctor;
+mod error;
 mod events;
+mod follow;
 mod generate;
 mod output;
 mod part;
@@ -18,23 +20,17 @@ mod transfer;
 mod wait;
 
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{ArgMatches, Parser, Subcommand};
 
-use self::output::{Format, Output};
-use crate::command_line::{self, AccessArguments, AccessError, Stop};
-use crate::message::{Hint, complain, report};
-use crate::model::{self, ConfigurationId, Tag};
+use self::error::{Error, USAGE};
+use self::output::{Asked, Format, Output};
+use crate::command_line::{self, AccessArguments, Stop};
+use crate::message::{complain, report};
 use crate::registry::{self, Registry};
 
 const PROGRAM: &str = "raxsr";
-const REFUSED: u8 = 1;
-const USAGE: u8 = 2;
-const NOT_FOUND: u8 = 3;
 
 /// Read a service registry, or serve it
 #[derive(Debug, Parser)]
@@ -82,97 +78,6 @@ Exit status:
   1  the registry refused, or could not be reached
   2  usage
   3  no such service or value";
-
-/// Why a command came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    #[cfg(feature = "server")]
-    #[error(transparent)]
-    Serve(#[from] serve::Error),
-    /// A value on the command line, or in a file, breaks a rule.
-    #[error(transparent)]
-    Value(model::Error),
-    #[error("{0} is missing")]
-    Missing(&'static str),
-    #[error("{0} is given twice")]
-    Twice(&'static str),
-    #[error("cannot read `{}`", .path.display())]
-    File {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot import `{}`: {fault}", .path.display())]
-    Import { path: PathBuf, fault: String },
-    #[error("cannot import `{}`: `{id}` is outside the namespace", .path.display())]
-    Outside { path: PathBuf, id: ConfigurationId },
-    #[error("{what} has no format `{format}`")]
-    NoSuchFormat { format: String, what: &'static str, formats: &'static str },
-    #[error("no command `{0}`")]
-    NoSuchCommand(String),
-    #[error("`{wanted}` has no address")]
-    NoAddress { wanted: String },
-    #[error("{found} of {min} services tagged `{}` after {}", .tag.as_str(), humantime::format_duration(*.timeout))]
-    WaitedInVain { tag: Tag, found: u64, min: u64, timeout: Duration },
-    #[error("cannot execute `{program}`")]
-    Run {
-        program: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error(transparent)]
-    Unwell(#[from] doctor::Unwell),
-    #[error("cannot write the result")]
-    Output(#[from] io::Error),
-}
-
-impl Hint for Error {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Registry(error) => error.hint(),
-            Self::Access(error) => error.hint(),
-            #[cfg(feature = "server")]
-            Self::Serve(error) => error.hint(),
-            Self::NoSuchFormat { formats, .. } => Some(format!("choose one of {formats}")),
-            Self::NoAddress { .. } => {
-                Some("a service tells its address in its metadata: --metadata=host=HOST,port=PORT".to_owned())
-            }
-            Self::Import { .. } => Some("it is written like what `configuration export` writes".to_owned()),
-            Self::Missing(_) | Self::Twice(_) | Self::NoSuchCommand(_) => {
-                Some(format!("see {PROGRAM} --help"))
-            }
-            Self::Value(_) | Self::File { .. } | Self::Outside { .. } | Self::WaitedInVain { .. } => None,
-            Self::Run { .. } | Self::Unwell(_) | Self::Output(_) => None,
-        }
-    }
-}
-
-impl Error {
-    fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            // Whoever reads us has read enough.
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Registry(registry::Error::NotFound { .. }) | Self::NoAddress { .. } => NOT_FOUND,
-            Self::Registry(_) | Self::Unwell(_) | Self::Output(_) | Self::WaitedInVain { .. } => REFUSED,
-            Self::Value(_) | Self::Missing(_) | Self::Twice(_) | Self::File { .. } | Self::Import { .. } => {
-                USAGE
-            }
-            Self::Outside { .. } | Self::NoSuchFormat { .. } | Self::NoSuchCommand(_) => USAGE,
-            // As a shell has it.
-            Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
-            Self::Run { .. } => 126,
-            Self::Access(_) => USAGE,
-            #[cfg(feature = "server")]
-            Self::Serve(error) if error.is_usage() => USAGE,
-            #[cfg(feature = "server")]
-            Self::Serve(_) => REFUSED,
-        })
-    }
-}
 
 /// Does what `words` ask for, and says how to exit.
 #[must_use]
@@ -229,7 +134,11 @@ async fn carry_out(arguments: Arguments, matches: &ArgMatches) -> Result<(), Err
     let output = Output::new(arguments.format);
     match arguments.resource {
         Resource::Services(action) => services::run(action, registry, &output).await,
-        Resource::Events(action) => events::run(action, registry, &output).await,
+        Resource::Events(events::Action::Follow(follow)) => {
+            let format = Asked::of(arguments.format, matches);
+            follow::run(follow, registry, format, &target.secret_variables).await
+        }
+        Resource::Events(events::Action::List(list)) => events::list(list, registry, &output).await,
         Resource::Configuration(action) => configuration::run(action, registry, &output).await,
         Resource::Account(action) => account::run(action, registry, &output).await,
         Resource::Completions(_) | Resource::Man(_) => Ok(()),

@@ -13,6 +13,7 @@ mod containers;
 mod daemons;
 mod doctor;
 mod exit_codes;
+mod follow;
 mod footprint;
 mod http_api;
 mod lease;

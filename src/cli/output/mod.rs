@@ -4,14 +4,15 @@
 //! Times are local in tables and RFC 3339 in UTC everywhere else. Whatever a value holds, the text stays well-formed:
 //! on a terminal it cannot do anything, in a data format it comes back as it was.
 
-mod csv;
+pub(super) mod csv;
 mod html;
-mod table;
+pub(super) mod table;
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 
-use clap::ValueEnum;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, ValueEnum};
 use serde::Serialize;
 
 use crate::model::{Limit, Page, Timestamp};
@@ -43,6 +44,24 @@ impl Format {
     /// As it is typed.
     pub(super) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// A format, and by whom it was chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asked {
+    /// On the command line.
+    For(Format),
+    /// By the environment or by default.
+    Otherwise(Format),
+}
+
+impl Asked {
+    pub(super) fn of(format: Format, matches: &ArgMatches) -> Self {
+        match matches.value_source("format") {
+            Some(ValueSource::CommandLine) => Self::For(format),
+            _ => Self::Otherwise(format),
+        }
     }
 }
 

@@ -44,7 +44,7 @@ fn shown(cell: &Cell) -> TableCell {
 }
 
 /// As the clock on the wall shows it.
-fn local(time: Timestamp) -> String {
+pub(in crate::cli) fn local(time: Timestamp) -> String {
     let utc = i64::try_from(time.as_millis()).ok().and_then(DateTime::from_timestamp_millis);
     utc.map_or_else(
         || time.to_string(),
