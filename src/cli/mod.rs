@@ -141,7 +141,8 @@ async fn carry_out(arguments: Arguments, matches: &ArgMatches) -> Result<(), Err
         Resource::Events(events::Action::List(list)) => events::list(list, registry, &output).await,
         Resource::Configuration(action) => configuration::run(action, registry, &output).await,
         Resource::Account(action) => account::run(action, registry, &output).await,
-        Resource::Completions(_) | Resource::Man(_) => Ok(()),
+        Resource::Completions(completions) => generate::completions(&completions),
+        Resource::Man(manual) => generate::manual(&manual),
         Resource::Doctor(doctor) => doctor::run(doctor, &target, registry, &output).await,
         #[cfg(feature = "server")]
         Resource::Serve(serve) => Ok(serve::run(serve, target.registry, target.access).await?),

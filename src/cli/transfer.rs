@@ -69,7 +69,10 @@ pub(super) async fn import(import: Import, store: &dyn ConfigurationStore) -> Re
         return Err(Error::Outside { path: import.file, id: id.clone() });
     }
     let present = all(store, import.namespace.clone()).await?;
-    let changes = changes(&present, &wanted, import.prune);
+    let mut changes = changes(&present, &wanted);
+    if !import.prune {
+        changes.retain(|change| !matches!(change, Change::Remove { .. }));
+    }
     print(&told(&changes, wanted.len()))?;
     if import.dry_run {
         return Ok(());
@@ -91,12 +94,13 @@ enum Change<'a> {
     Remove { id: &'a ConfigurationId, old: &'a str },
 }
 
-fn changes<'a>(present: &'a Values, wanted: &'a Values, prune: bool) -> Vec<Change<'a>> {
+/// What makes the one the other.
+fn changes<'a>(present: &'a Values, wanted: &'a Values) -> Vec<Change<'a>> {
     let set = wanted.iter().filter_map(|(id, new)| {
         let old = present.get(id).map(String::as_str);
         (old != Some(new)).then_some(Change::Set { id, old, new })
     });
-    let removed = present.iter().filter(|(id, _)| prune && !wanted.contains_key(*id));
+    let removed = present.iter().filter(|(id, _)| !wanted.contains_key(*id));
     set.chain(removed.map(|(id, old)| Change::Remove { id, old })).collect()
 }
 

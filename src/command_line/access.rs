@@ -190,7 +190,9 @@ impl AccessArguments {
         }
         let (access, origins) = if asks_for_login(&registry) {
             warnings.extend(raxrc.warning());
-            self.access(raxrc, sources, &registry, origin)?
+            let (access, origins) = self.access(raxrc, sources, &registry, origin)?;
+            warnings.extend(in_the_clear(&registry, &access));
+            (access, origins)
         } else {
             (Access::default(), Origins::without_login(origin))
         };
@@ -313,6 +315,19 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) => true,
     }
+}
+
+/// What is to be known about a login that others can read.
+fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
+    let is_in_the_clear = match registry {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => url.is_in_the_clear(),
+    };
+    let logs_in = access.credentials.is_some() || names_credentials(registry);
+    (is_in_the_clear && logs_in)
+        .then(|| format!("the key for {registry} can be read on the way: use an https:// URL"))
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {

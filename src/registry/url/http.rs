@@ -8,6 +8,8 @@ use url::Url;
 
 use super::{UrlError, without_credentials};
 use crate::registry::access::{ApiKey, Credentials, Secret};
+#[cfg(feature = "http")]
+use crate::registry::http::is_loopback;
 
 /// Where a Service Registry API is: `http(s)://host[:port]/v1.0`, perhaps with a tenant behind it.
 ///
@@ -41,6 +43,12 @@ impl ApiUrl {
         let is_version =
             !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         is_version.then_some(tenant)
+    }
+
+    /// Whether what is sent there can be read on the way: to another machine, and not encrypted.
+    #[must_use]
+    pub fn is_in_the_clear(&self) -> bool {
+        self.base.scheme() == "http" && !is_loopback(&self.base)
     }
 
     pub(in crate::registry) fn base(&self) -> &Url {
@@ -153,6 +161,20 @@ mod tests {
         ] {
             let url = ApiUrl::parse(text).unwrap();
             assert_eq!((url.as_str(), url.tenant()), (shown, tenant), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_safe_behind_tls_and_on_this_machine() {
+        for (text, expected) in [
+            ("http://registry.example/v1.0", true),
+            ("http://10.0.0.1:8640/v1.0", true),
+            ("https://registry.example/v1.0", false),
+            ("http://127.0.0.1:8640/v1.0", false),
+            ("http://[::1]:8640/v1.0", false),
+            ("http://localhost/v1.0", false),
+        ] {
+            assert_eq!(ApiUrl::parse(text).unwrap().is_in_the_clear(), expected, "{text}");
         }
     }
 
