@@ -4,7 +4,7 @@ mod access;
 mod origins;
 mod raxrc;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -68,13 +68,21 @@ pub(crate) fn span(text: &str) -> Result<Duration, humantime::DurationError> {
     text.parse().map(Duration::from_secs).or_else(|_| humantime::parse_duration(text))
 }
 
-/// An empty variable counts as none.
+/// A variable that says nothing counts as none.
 fn without_empty_variables(command: Command) -> Command {
     let command = command.mut_args(|argument| {
-        let is_empty = argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
-        if is_empty { argument.env(None) } else { argument }
+        let says_nothing = argument.get_env().is_some_and(says_nothing);
+        if says_nothing { argument.env(None) } else { argument }
     });
     command.mut_subcommands(without_empty_variables)
+}
+
+/// Whether it is empty, or the `<NAME>_PORT=tcp://10.0.0.1:80` that Kubernetes and Docker set where a service is
+/// called `<NAME>`.
+fn says_nothing(variable: &OsStr) -> bool {
+    let is_port = variable.as_encoded_bytes().ends_with(b"_PORT");
+    std::env::var_os(variable)
+        .is_some_and(|value| value.is_empty() || is_port && value.to_string_lossy().contains("://"))
 }
 
 /// clap's account of a mistake, cut to what and where, and what to do.

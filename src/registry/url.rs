@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use url::Url;
+use url::{Host, Url};
 
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
@@ -122,6 +122,17 @@ impl RegistryUrl {
     #[cfg(not(feature = "sqlite"))]
     pub fn embedded() -> Result<Self, UrlError> {
         Err(UrlError::NotEmbedded)
+    }
+
+    /// The host that it is on; none for a file.
+    #[must_use]
+    pub(crate) fn host(&self) -> Option<Host<&str>> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => None,
+            #[cfg(feature = "http")]
+            Self::Rackspace(url) => url.base().host(),
+        }
     }
 
     /// The registry of one of several tenants, who share this URL and nothing else: beside the file

@@ -1,5 +1,8 @@
 //! The wrapper's command line: what may be typed, and what it means.
 
+mod address;
+mod endpoint;
+mod interfaces;
 mod list;
 mod settings;
 
@@ -9,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use self::endpoint::EndpointArguments;
 pub use self::settings::Settings;
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
@@ -41,6 +45,9 @@ struct Arguments {
     /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same.
     #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_ID", value_name = "ID")]
     id: Option<ServiceId>,
+
+    #[command(flatten)]
+    endpoint: EndpointArguments,
 
     /// What the service can be found by: TAG,TAG,...
     ///
@@ -246,6 +253,7 @@ const AFTER_HELP: &str = "\
 Examples:
   service-registry-wrapper --id=web1-api --tags=api,www --metadata=port=8000 \\
       python3 -m http.server 8000
+  service-registry-wrapper --name=api --address=10.0.0.0/8 --port=8000 python3 -m http.server 8000
   service-registry-wrapper --interval=10s --stop-signal=QUIT nginx -g 'daemon off;'
   raxsr services list
 

@@ -96,6 +96,9 @@ fn help_and_version_are_answers_on_standard_output() {
     let help = String::from_utf8(help.stdout).unwrap();
     for option in [
         "id",
+        "name",
+        "address",
+        "port",
         "tags",
         "metadata",
         "interval",

@@ -1,6 +1,7 @@
 //! The real binaries, run as users run them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on is a test that failed")]
 
+mod address;
 mod api_client;
 mod api_programs;
 mod api_tls;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 use tracing::warn;
 
+use super::address::AddressError;
+use super::endpoint::EndpointArguments;
 use super::{Arguments, Conflict, OnDeath, Orphans, list};
 use crate::command_line::{AccessError, Target};
 use crate::lease::{self, OnConflict};
@@ -54,13 +56,14 @@ impl Settings {
             let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
             warnings.push(warning.to_owned());
         }
+        let pairs = pairs(arguments.session_metadata.iter().chain(&arguments.metadata))?;
         let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
         Ok(Self {
             registration: Registration {
                 id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
                 heartbeat_timeout: arguments.interval,
                 tags: tags(&arguments.tags)?,
-                metadata: metadata(arguments.session_metadata.iter().chain(&arguments.metadata))?,
+                metadata: metadata(pairs, &arguments.endpoint, &registry)?,
             },
             launch: Launch {
                 command: arguments.command,
@@ -124,6 +127,8 @@ pub(super) enum Refusal {
     },
     #[error("--metadata: `{}` is not of the form KEY=VALUE", model::printable(.0))]
     Pair(String),
+    #[error("--address")]
+    Address(#[from] AddressError),
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error("--pid-file: a daemon cannot be followed with --orphans=leave")]
@@ -134,6 +139,7 @@ impl Hint for Refusal {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
+            Self::Address(error) => error.hint(),
             Self::Access(error) => error.hint(),
             Self::Value { .. } | Self::NotOurs => None,
         }
@@ -153,11 +159,20 @@ fn tags(values: &[String]) -> Result<Tags, Refusal> {
     tags.and_then(Tags::new).map_err(refuse)
 }
 
-fn metadata<'a>(values: impl Iterator<Item = &'a String>) -> Result<Metadata, Refusal> {
+fn pairs<'a>(values: impl Iterator<Item = &'a String>) -> Result<Vec<(String, String)>, Refusal> {
     let pair = |item: String| match item.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err(Refusal::Pair(item)),
     };
-    let pairs = values.flat_map(|value| list::items(value)).map(pair).collect::<Result<Vec<_>, _>>()?;
+    values.flat_map(|value| list::items(value)).map(pair).collect()
+}
+
+/// The pairs, and what has options of its own.
+fn metadata(
+    mut pairs: Vec<(String, String)>,
+    endpoint: &EndpointArguments,
+    registry: &RegistryUrl,
+) -> Result<Metadata, Refusal> {
+    endpoint.add_to(&mut pairs, registry)?;
     Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
 }
