@@ -1,3 +1,6 @@
+#[cfg(feature = "http")]
+mod consul;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +30,8 @@ pub(crate) struct AccessArguments {
     /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
     /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
+    /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
+    /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
     #[arg(
         long,
         short,
@@ -53,7 +58,7 @@ pub(crate) struct AccessArguments {
 
     /// A file whose first line is the key to log in with
     ///
-    /// It is read again at each login.
+    /// It is read again at each login. To a Consul agent, the key is its token.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -181,6 +186,8 @@ impl AccessArguments {
         };
         let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
         let registry = url.as_ref().map_or_else(embedded, Said::parse)?;
+        #[cfg(feature = "http")]
+        let registry = consul::located(registry)?;
         let origin = url.map_or_else(|| Origins::DEFAULT.to_owned(), |url| url.origin);
         let mut warnings = Vec::new();
         if sources.is_typed("api_key") {
@@ -188,13 +195,16 @@ impl AccessArguments {
                 "every user of this machine can read the key that --api-key gives: use --api-key-file";
             warnings.push(warning.to_owned());
         }
-        let (access, origins) = if asks_for_login(&registry) {
-            warnings.extend(raxrc.warning());
-            let (access, origins) = self.access(raxrc, sources, &registry, origin)?;
-            warnings.extend(in_the_clear(&registry, &access));
-            (access, origins)
-        } else {
-            (Access::default(), Origins::without_login(origin))
+        let (access, origins) = match &registry {
+            #[cfg(feature = "http")]
+            RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
+            registry if asks_for_login(registry) => {
+                warnings.extend(raxrc.warning());
+                let (access, origins) = self.access(raxrc, sources, registry, origin)?;
+                warnings.extend(in_the_clear(registry, &access));
+                (access, origins)
+            }
+            _ => (Access::default(), Origins::without_login(origin)),
         };
         Ok(Target { registry, access, origins, secret_variables: secret_variables(), warnings })
     }
@@ -217,18 +227,16 @@ impl AccessArguments {
             auth_url: said.map(|said| said.origin),
             ca_certificates: ca_certificates.as_ref().map(|_| sources.origin("ca_cert")),
         };
-        Ok((Access { credentials, auth_url, ca_certificates }, origins))
+        Ok((Access { credentials, token: None, auth_url, ca_certificates }, origins))
     }
 
     /// The files that are needed later are there now, and have in them what they should.
     fn check_files(&self) -> Result<(), AccessError> {
         if let Some(path) = &self.api_key_file {
-            let has_key = |text: &str| text.lines().next().is_some_and(|line| !line.trim().is_empty());
-            check(path, "--api-key-file", "key", has_key)?;
+            check(path, "--api-key-file", KEY)?;
         }
         if let Some(path) = &self.ca_cert {
-            let has_certificate = |text: &str| text.contains("-----BEGIN CERTIFICATE-----");
-            check(path, "--ca-cert", "certificate", has_certificate)?;
+            check(path, "--ca-cert", CERTIFICATE)?;
         }
         Ok(())
     }
@@ -308,12 +316,15 @@ fn embedded() -> Result<RegistryUrl, AccessError> {
     RegistryUrl::given(None).map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })
 }
 
+/// Whether the login that the API has is needed, and the file that may have it.
 fn asks_for_login(registry: &RegistryUrl) -> bool {
     match registry {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) => true,
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => false,
     }
 }
 
@@ -324,6 +335,9 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => url.is_in_the_clear(),
+        // An agent is asked on its own machine.
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => false,
     };
     let logs_in = access.credentials.is_some() || names_credentials(registry);
     (is_in_the_clear && logs_in)
@@ -336,6 +350,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => url.credentials().is_some(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(url) => url.token().is_some(),
     }
 }
 
@@ -349,12 +365,13 @@ fn secret_variables() -> Vec<&'static str> {
         .collect()
 }
 
-fn check(
-    path: &Path,
-    flag: &'static str,
-    content: &'static str,
-    is_complete: impl FnOnce(&str) -> bool,
-) -> Result<(), AccessError> {
+/// What a file has to have in it: its name, and how to tell.
+type Content = (&'static str, fn(&str) -> bool);
+
+const KEY: Content = ("key", |text| text.lines().next().is_some_and(|line| !line.trim().is_empty()));
+const CERTIFICATE: Content = ("certificate", |text| text.contains("-----BEGIN CERTIFICATE-----"));
+
+fn check(path: &Path, flag: &'static str, (content, is_complete): Content) -> Result<(), AccessError> {
     match std::fs::read_to_string(path) {
         Ok(text) if is_complete(&text) => Ok(()),
         Ok(_) => Err(AccessError::Empty { flag, path: path.to_owned(), content }),

@@ -19,6 +19,9 @@ pub(crate) enum Login {
     Unsaid,
     /// In the registry's URL.
     InUrl,
+    /// A token is all there is to it, and was said here.
+    #[cfg(feature = "http")]
+    Token(String),
     Said {
         username: String,
         api_key: String,

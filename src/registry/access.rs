@@ -9,6 +9,8 @@ use super::url::AuthUrl;
 pub struct Access {
     /// Who we are; without it there is no login. Those in the registry's own URL come first.
     pub credentials: Option<Credentials>,
+    /// The token of a registry where that is all there is to a login. One in the registry's own URL comes first.
+    pub token: Option<ApiKey>,
     /// Where to log in. Without it: at Rackspace's identity service for a registry of theirs, otherwise under `/v2.0`
     /// on the registry's own host and port.
     pub auth_url: Option<AuthUrl>,

@@ -9,6 +9,7 @@
 //! * An answer is read up to a bound, and no request takes longer than [`PATIENCE`].
 
 mod cause;
+pub(super) mod key;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

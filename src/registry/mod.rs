@@ -30,6 +30,8 @@
 compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
 
 mod access;
+#[cfg(feature = "http")]
+mod consul;
 mod error;
 #[cfg(feature = "http")]
 mod http;
@@ -51,7 +53,7 @@ pub use self::error::{Cause, Error, Object, Recourse};
 #[cfg(feature = "http")]
 pub use self::http::HttpCause;
 #[cfg(feature = "http")]
-pub use self::url::ApiUrl;
+pub use self::url::{ApiUrl, ConsulUrl};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
@@ -299,7 +301,7 @@ pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dy
     match url {
         RegistryUrl::Sqlite(path) => Ok(Arc::new(sqlite::Hosted::open(path, limits)?)),
         #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(_) => Ok(connect(url, access)),
+        RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) => Ok(connect(url, access)),
     }
 }
 
@@ -315,6 +317,8 @@ pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
         RegistryUrl::Sqlite(path) => Arc::new(sqlite::Sqlite::new(path.clone())),
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => Arc::new(rackspace::Rackspace::new(url, access)),
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(url) => Arc::new(consul::Consul::new(url, access)),
     }
 }
 
@@ -328,6 +332,8 @@ pub fn auth_url(url: &RegistryUrl, access: &Access) -> Option<AuthUrl> {
     match url {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(_) => None,
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => None,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => {
             Some(access.auth_url.clone().unwrap_or_else(|| rackspace::default_auth_url(url)))

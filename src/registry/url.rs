@@ -1,3 +1,5 @@
+#[cfg(feature = "http")]
+mod consul;
 mod http;
 
 #[cfg(feature = "sqlite")]
@@ -11,6 +13,8 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
+#[cfg(feature = "http")]
+pub use self::consul::ConsulUrl;
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
 pub use self::http::AuthUrl;
@@ -27,6 +31,9 @@ pub enum RegistryUrl {
     /// `http(s)://host/v1.0`: a server of the Service Registry HTTP API.
     #[cfg(feature = "http")]
     Rackspace(ApiUrl),
+    /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS.
+    #[cfg(feature = "http")]
+    Consul(ConsulUrl),
 }
 
 /// Why a text names no registry.
@@ -63,6 +70,14 @@ pub enum UrlError {
         /// What it has or lacks, as a verb and its object.
         fault: &'static str,
     },
+    /// An agent is reached by a host and a port.
+    #[error("`{shown}` {fault}")]
+    Consul {
+        /// The URL, without the token.
+        shown: String,
+        /// What it has or lacks, as a verb and its object.
+        fault: &'static str,
+    },
     /// No registry was given, and there is no place for the embedded one.
     #[error("no place for the embedded registry: none of XDG_STATE_HOME and HOME names a directory")]
     NoDefault,
@@ -76,6 +91,7 @@ impl Hint for UrlError {
         Some(match self {
             Self::NoDefault => "name its file with --registry sqlite:///path".to_owned(),
             Self::Http { .. } => "write http://host:port/path or https://host/path".to_owned(),
+            Self::Consul { .. } => "write consul://host:port or consul://token@host:port".to_owned(),
             _ => format!("this build supports {}", RegistryUrl::FORMS.join(" and ")),
         })
     }
@@ -88,6 +104,8 @@ impl RegistryUrl {
         "sqlite:///path",
         #[cfg(feature = "http")]
         "http(s)://host/v1.0",
+        #[cfg(feature = "http")]
+        "consul://host:8500",
     ];
 
     /// The registry that was asked for, or else the embedded one.
@@ -132,6 +150,8 @@ impl RegistryUrl {
             Self::Sqlite(_) => None,
             #[cfg(feature = "http")]
             Self::Rackspace(url) => url.base().host(),
+            #[cfg(feature = "http")]
+            Self::Consul(url) => url.base().host(),
         }
     }
 
@@ -151,7 +171,7 @@ impl RegistryUrl {
                 Some(Self::Sqlite(path.with_file_name(name)))
             }
             #[cfg(feature = "http")]
-            Self::Rackspace(_) => None,
+            Self::Rackspace(_) | Self::Consul(_) => None,
         }
     }
 
@@ -175,6 +195,10 @@ impl FromStr for RegistryUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
+        #[cfg(feature = "http")]
+        if ConsulUrl::is_meant(text) {
+            return ConsulUrl::parse(text).map(Self::Consul);
+        }
         let url = Url::parse(text)
             .map_err(|source| UrlError::Malformed { shown: without_credentials(text), source })?;
         let shown = without_credentials(text);
@@ -195,6 +219,8 @@ impl fmt::Display for RegistryUrl {
             Self::Sqlite(path) => f.write_str(&sqlite_shown(path)),
             #[cfg(feature = "http")]
             Self::Rackspace(url) => f.write_str(url.as_str()),
+            #[cfg(feature = "http")]
+            Self::Consul(url) => f.write_str(url.as_str()),
         }
     }
 }
@@ -244,9 +270,9 @@ mod tests {
 
     #[test]
     fn an_unknown_scheme_is_named_and_its_password_is_not() {
-        let error = "consul://user:sesame@host:8500".parse::<RegistryUrl>().unwrap_err();
+        let error = "eureka://user:sesame@host:8500".parse::<RegistryUrl>().unwrap_err();
         let text = format!("{error} {}", error.hint().unwrap());
-        assert!(text.contains("consul registries") && text.contains("sqlite:///path"), "{text}");
+        assert!(text.contains("eureka registries") && text.contains("sqlite:///path"), "{text}");
         assert!(!text.contains("sesame") && !text.contains("user"), "{text}");
     }
 

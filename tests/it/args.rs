@@ -52,7 +52,7 @@ fn mistakes_are_told_in_a_line_and_nothing_is_started() {
         ("--on-conflict=fight", "--on-conflict"),
         ("--log-level=loud", "--log-level"),
         ("--registry=nonsense", "--registry: `nonsense` is not a URL"),
-        ("--registry=consul://localhost:8500", "does not support consul registries"),
+        ("--registry=eureka://localhost:8761", "does not support eureka registries"),
         ("--registry=sqlite://relative.db", "sqlite:///absolute/path"),
         ("--api-key-file=/no/such/file", "cannot read `/no/such/file`"),
         ("--intervall=20", "--intervall"),

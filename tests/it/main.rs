@@ -10,6 +10,7 @@ mod backends;
 mod cli_commands;
 mod cli_formats;
 mod cli_output;
+mod consul;
 mod containers;
 mod daemons;
 mod doctor;

@@ -18,6 +18,8 @@ pub(super) fn credentials(target: &Target) -> Check {
         Login::NotNeeded => vec!["not needed".to_owned()],
         Login::Unsaid => vec!["no login".to_owned()],
         Login::InUrl => login(target, "the registry's URL", "the registry's URL"),
+        #[cfg(feature = "http")]
+        Login::Token(origin) => vec![format!("token from {origin}")],
         Login::Said { username, api_key } => login(target, username, api_key),
     };
     if let (Some(path), Some(origin)) = (&target.access.ca_certificates, &target.origins.ca_certificates) {
@@ -50,6 +52,8 @@ fn username(target: &Target) -> Option<&str> {
         RegistryUrl::Rackspace(url) => url.credentials(),
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(_) => None,
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => None,
     };
     in_url.or(target.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
 }

@@ -32,6 +32,14 @@ pub enum HttpCause {
         /// What it said about it, if anything.
         message: String,
     },
+    /// It takes the token, or the lack of one, for no permission to do this.
+    #[error("{}", answered(*.status, .message))]
+    Denied {
+        /// The answer's status.
+        status: u16,
+        /// What it said about it, if anything.
+        message: String,
+    },
     /// It knows nothing of the kind at all.
     #[error("it has no page {path}")]
     NoPage {
@@ -126,6 +134,7 @@ impl Hint for HttpCause {
             Self::NoPage { .. } => "a registry's URL usually ends in /v1.0",
             Self::Redirect { .. } => "give the URL that it names with --registry",
             Self::Status { status: 401 | 403, .. } | Self::NoKey { .. } => CREDENTIALS,
+            Self::Denied { .. } => "check the token: CONSUL_HTTP_TOKEN, or --api-key-file",
             Self::Login { source, .. } => match &**source {
                 Self::Status { status: 400, .. } => CREDENTIALS,
                 Self::NoPage { .. } => "see --auth-url: it usually ends in /v2.0",

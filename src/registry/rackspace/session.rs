@@ -1,6 +1,5 @@
 //! The login: once, shared by all calls, and again when the registry no longer takes what came of it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
@@ -10,9 +9,8 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::answer;
-use crate::model::printable;
-use crate::registry::http::{Answer, Http, HttpCause};
-use crate::registry::{ApiKey, AuthUrl, Credentials, Error, Secret};
+use crate::registry::http::{Answer, Http, HttpCause, key};
+use crate::registry::{AuthUrl, Credentials, Error};
 
 /// The answer to a login has the whole service catalogue of an account.
 const LONGEST: usize = 1 << 20;
@@ -71,7 +69,7 @@ impl Session {
 
     async fn log_in(&self, http: &Http) -> Result<Pass, (Class, HttpCause)> {
         let passing = |cause| (Class::Passing, cause);
-        let key = key(&self.credentials.api_key).await.map_err(|cause| (Class::Refused, cause))?;
+        let key = key::read(&self.credentials.api_key).await.map_err(|cause| (Class::Refused, cause))?;
         let body = json!({"auth": {"RAX-KSKEY:apiKeyCredentials": {
             "username": self.credentials.username, "apiKey": key.expose(),
         }}});
@@ -99,29 +97,6 @@ enum Class {
     Refused,
     Passing,
     Lasting,
-}
-
-async fn key(source: &ApiKey) -> Result<Secret, HttpCause> {
-    match source {
-        ApiKey::Given(key) => Ok(key.clone()),
-        ApiKey::File(path) => {
-            let path = path.clone();
-            let work = tokio::task::spawn_blocking(move || key_in(path));
-            work.await.unwrap_or_else(|error| Err(HttpCause::Client(error.to_string())))
-        }
-    }
-}
-
-fn key_in(path: PathBuf) -> Result<Secret, HttpCause> {
-    let shown = printable(&path.to_string_lossy());
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(source) => return Err(HttpCause::File { path: shown, source }),
-    };
-    match text.lines().next().map(str::trim) {
-        Some(key) if !key.is_empty() => Ok(Secret::new(key)),
-        _ => Err(HttpCause::NoKey { path: shown }),
-    }
 }
 
 fn read(answer: &Answer) -> Result<Pass, HttpCause> {

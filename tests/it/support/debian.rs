@@ -20,26 +20,36 @@ pub(crate) fn root(release: &str, test: &str) -> Option<PathBuf> {
     }
     let mut hasher = DefaultHasher::new();
     PACKAGES.hash(&mut hasher);
-    let cache = PathBuf::from("/var/tmp/service-registry-wrapper-tests");
-    fs::create_dir_all(&cache).unwrap();
+    let (cache, _lock) = cache();
     let root = cache.join(format!("{release}-{:x}", hasher.finish()));
-    let _lock = Flock::lock(File::create(cache.join("lock")).unwrap(), FlockArg::LockExclusive).unwrap();
     if !root.exists() {
         make(release, &root);
     }
     Some(root)
 }
 
+/// Where tests keep what they make once, for as long as nobody else makes it.
+pub(crate) fn cache() -> (PathBuf, Flock<File>) {
+    let cache = PathBuf::from("/var/tmp/service-registry-wrapper-tests");
+    fs::create_dir_all(&cache).unwrap();
+    let lock = Flock::lock(File::create(cache.join("lock")).unwrap(), FlockArg::LockExclusive).unwrap();
+    (cache, lock)
+}
+
+/// Where this machine has its own packages from.
+pub(crate) fn mirror() -> Option<String> {
+    let sources = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output().ok()?;
+    String::from_utf8(sources.stdout).ok()?.lines().next().map(str::to_owned)
+}
+
 fn make(release: &str, root: &PathBuf) {
-    // From where this machine has its own packages.
-    let sources = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output().unwrap();
-    let sources = String::from_utf8(sources.stdout).unwrap();
-    let mirror = sources.lines().next().unwrap();
+    let mirror = mirror().unwrap();
     let part = root.with_extension("part");
     let _ = fs::remove_dir_all(&part);
     let output = Command::new("mmdebstrap")
         .args(["--quiet", "--variant=minbase", "--include", PACKAGES, release])
-        .args([part.as_os_str(), mirror.as_ref()])
+        .arg(&part)
+        .arg(mirror)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,5 +1,6 @@
 //! What every test needs: a place of its own, the two programs, and patience with a condition.
 
+pub(crate) mod consul;
 pub(crate) mod debian;
 pub(crate) mod peer;
 pub(crate) mod pty;
@@ -111,8 +112,8 @@ impl Place {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy().to_lowercase();
-            if text.starts_with("service_registry") || text.starts_with("raxsr_") || text.ends_with("_proxy")
-            {
+            let foreign = ["service_registry", "raxsr_", "consul_"];
+            if foreign.iter().any(|prefix| text.starts_with(prefix)) || text.ends_with("_proxy") {
                 command.env_remove(name);
             }
         }

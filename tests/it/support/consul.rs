@@ -1,0 +1,213 @@
+//! A real Consul agent, of Debian 11: fetched once, kept outside the repository, run on ports of its own.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::debian::{cache, mirror};
+use super::server::{Connection, Request, Response};
+use super::{Running, is_there, wait_until};
+
+/// The token that may do everything, where not everybody may.
+pub(crate) const MASTER: &str = "6a1f5e0c-5b8f-4a52-9c3c-0d5a9a6f0001";
+
+/// An agent that runs. Dropped, it is killed.
+pub(crate) struct Consul {
+    directory: TempDir,
+    address: SocketAddr,
+    process: Running,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acl {
+    Open,
+    DeniedByDefault,
+}
+
+impl Consul {
+    /// One that lets everybody in; none where a test that needs it is skipped.
+    #[track_caller]
+    pub(crate) fn start(test: &str) -> Option<Self> {
+        program(test).map(|_| Self::launch(Acl::Open))
+    }
+
+    /// One that lets [`MASTER`] in and nobody else.
+    #[track_caller]
+    pub(crate) fn denying(test: &str) -> Option<Self> {
+        program(test).map(|_| Self::launch(Acl::DeniedByDefault))
+    }
+
+    #[track_caller]
+    fn launch(acl: Acl) -> Self {
+        // Somebody else may get a port between our look and its use.
+        (0..5).find_map(|_| Self::try_launch(acl)).unwrap()
+    }
+
+    fn try_launch(acl: Acl) -> Option<Self> {
+        let directory = TempDir::new().unwrap();
+        let held: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = held.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        drop(held);
+        let mut settings = json!({
+            "data_dir": directory.path().join("data"), "server": true, "bootstrap_expect": 1,
+            "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "node_name": "n1",
+            "disable_update_check": true, "performance": {"raft_multiplier": 1},
+            "ports": {"http": ports[0], "serf_lan": ports[1], "server": ports[2], "dns": -1, "grpc": -1, "serf_wan": -1},
+        });
+        if acl == Acl::DeniedByDefault {
+            settings["acl"] =
+                json!({"enabled": true, "default_policy": "deny", "tokens": {"master": MASTER}});
+        }
+        fs::write(directory.path().join("agent.json"), settings.to_string()).unwrap();
+        let process = run(directory.path());
+        let mut consul = Self { address: ([127, 0, 0, 1], ports[0]).into(), directory, process };
+        consul.is_up().then_some(consul)
+    }
+
+    /// Waits until it has a leader and knows itself, or has ended.
+    fn is_up(&mut self) -> bool {
+        let mut has_ended = false;
+        wait_until("consul", || {
+            has_ended = self.process.has_ended();
+            has_ended || self.knows_itself().unwrap_or_default()
+        });
+        !has_ended
+    }
+
+    fn knows_itself(&self) -> std::io::Result<bool> {
+        let mut connection = Connection::try_open(self.address)?;
+        let leader = connection.try_exchange(&request("GET", "/v1/status/leader"))?;
+        let nodes = connection.try_exchange(&request("GET", "/v1/catalog/nodes"))?;
+        Ok(leader.status == 200 && leader.text().len() > 4 && nodes.text().contains("\"n1\""))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("consul://{}", self.address)
+    }
+
+    /// The same, with the token.
+    pub(crate) fn url_with_token(&self, token: &str) -> String {
+        format!("consul://{token}@{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it as a loss of power would.
+    pub(crate) fn kill(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait();
+    }
+
+    /// Starts it again after its end, with what it had on its disk.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.process = run(self.directory.path());
+        assert!(self.is_up(), "consul does not start again: {}", self.log());
+    }
+
+    /// Starts it again after its end, with nothing on its disk.
+    #[track_caller]
+    pub(crate) fn restart_empty(&mut self) {
+        fs::remove_dir_all(self.directory.path().join("data")).unwrap();
+        self.restart();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Asks it directly, with every right.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Response {
+        request(method, path).send(self.address)
+    }
+
+    /// What it has under `Meta` of a service; `null` where there is no such service.
+    #[track_caller]
+    pub(crate) fn meta(&self, id: &str) -> Value {
+        let response = self.ask("GET", &format!("/v1/agent/service/{id}"));
+        if response.status == 404 { Value::Null } else { response.json()["Meta"].clone() }
+    }
+}
+
+fn request(method: &str, path: &str) -> Request {
+    Request::new(method, path).header("X-Consul-Token", MASTER)
+}
+
+fn run(directory: &Path) -> Running {
+    let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    let mut command = Command::new(program("a restart").unwrap());
+    command.arg("agent").arg("-config-file").arg(directory.join("agent.json"));
+    Running::start(command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()))
+}
+
+/// Says loudly when it cannot be had, and fails in CI, which has to have it.
+#[track_caller]
+#[expect(clippy::print_stderr, reason = "a skipped test must not look like one that passed")]
+fn program(test: &str) -> Option<PathBuf> {
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    if !is_there("apt-get", test) || !is_there("dpkg", test) {
+        return None;
+    }
+    match PROGRAM.get_or_init(fetched) {
+        Ok(program) => Some(program.clone()),
+        Err(reason) => {
+            eprintln!("SKIPPED, NEEDS consul: {test}: {reason}");
+            assert!(std::env::var_os("CI").is_none(), "CI has to have consul for {test}: {reason}");
+            None
+        }
+    }
+}
+
+fn fetched() -> Result<PathBuf, String> {
+    let (cache, _lock) = cache();
+    let root = cache.join("consul-bullseye");
+    if !root.exists() {
+        let part = cache.join("consul-bullseye.part");
+        let _ = fs::remove_dir_all(&part);
+        fetch(&part)?;
+        fs::rename(&part, &root).map_err(|error| error.to_string())?;
+    }
+    Ok(root.join("root/usr/bin/consul"))
+}
+
+/// With package lists of its own: those of the machine stay as they are.
+fn fetch(part: &Path) -> Result<(), String> {
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(part.join(directory)).unwrap();
+    }
+    let mirror = mirror().ok_or("the system's package sources name no mirror")?;
+    fs::write(part.join("sources.list"), format!("deb {mirror} bullseye main\n")).unwrap();
+    let settings = [
+        format!("Dir::Etc::sourcelist={}", part.join("sources.list").display()),
+        "Dir::Etc::sourceparts=/nonexistent".to_owned(),
+        format!("Dir::State::lists={}", part.join("lists").display()),
+        format!("Dir::Cache={}", part.join("cache").display()),
+        "APT::Sandbox::User=".to_owned(),
+        "Acquire::Languages=none".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.current_dir(part).args(settings.iter().flat_map(|setting| ["-o", setting])).args(words);
+        succeed(&mut command)
+    };
+    apt(&["update"])?;
+    apt(&["download", "consul"])?;
+    let mut files = fs::read_dir(part).unwrap().map(|entry| entry.unwrap().path());
+    let package = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let package = package.ok_or("no package was downloaded")?;
+    succeed(Command::new("dpkg").arg("-x").arg(package).arg(part.join("root")))
+}
+
+fn succeed(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
