@@ -147,7 +147,7 @@ fn without_line_end(mut text: String) -> String {
 }
 
 /// The values that are wanted: a page of them, or all.
-async fn page(
+pub(super) async fn page(
     store: &dyn ConfigurationStore,
     namespace: Option<Namespace>,
     part: &Part,

@@ -18,6 +18,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// All of it, from its beginning.
+    pub(super) fn whole() -> Self {
+        Self { limit: Limit::MAX, marker: None, all: true }
+    }
+
     pub(super) fn extent(&self) -> Extent {
         if self.all { Extent::Whole } else { Extent::Page(self.limit) }
     }

@@ -7,9 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Cell, Format, Output, Row, print};
-use super::{Error, warn};
-use crate::model::{Endpoint, Limit, Marker, PageRequest, Registration, ServiceId, Tag, Tags, printable};
-use crate::registry::{Registry, ServiceQuery};
+use super::part::Part;
+use super::{Error, services, warn};
+use crate::model::{Endpoint, Registration, ServiceId, Tag, Tags, printable};
+use crate::registry::Registry;
 
 #[derive(Debug, Args)]
 pub(super) struct Resolve {
@@ -33,11 +34,14 @@ pub(super) async fn run(resolve: Resolve, registry: &dyn Registry, output: &Outp
         (None, Some(tag)) => tag.as_str().to_owned(),
         (None, None) => String::new(),
     };
-    let services = match resolve {
+    let registrations = match resolve {
         Resolve { name: Some(name), .. } => vec![registry.service(&name).await?.registration],
-        Resolve { tag, .. } => tagged(registry, tag).await?,
+        Resolve { tag, .. } => {
+            let page = services::page(registry, tag, &Part::whole()).await?;
+            page.values.into_iter().map(|service| service.registration).collect()
+        }
     };
-    let found: Vec<Found> = services.into_iter().filter_map(found).collect();
+    let found: Vec<Found> = registrations.into_iter().filter_map(found).collect();
     if found.is_empty() {
         return Err(Error::NoAddress { wanted });
     }
@@ -49,19 +53,6 @@ pub(super) async fn run(resolve: Resolve, registry: &dyn Registry, output: &Outp
         _ => output.list(&found)?,
     }
     Ok(())
-}
-
-async fn tagged(registry: &dyn Registry, tag: Option<Tag>) -> Result<Vec<Registration>, Error> {
-    let mut query = ServiceQuery { tag, page: PageRequest { marker: None, limit: Limit::MAX } };
-    let mut services = Vec::new();
-    loop {
-        let page = registry.services(&query).await?;
-        services.extend(page.values.into_iter().map(|service| service.registration));
-        query.page.marker = page.next_marker.map(Marker::from);
-        if query.page.marker.is_none() {
-            return Ok(services);
-        }
-    }
 }
 
 /// Templates and scripts get only what is an address and nothing else.
@@ -131,7 +122,7 @@ impl Row for Found {
             Cell::text(endpoint),
             Cell::text(&endpoint.host),
             Cell::Text(endpoint.port.clone().unwrap_or_default()),
-            Cell::Text(super::services::tags(registration)),
+            Cell::Text(services::tags(registration)),
         ]
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
 }
 
 /// The services that are wanted: a page of them, or all.
-async fn page(
+pub(super) async fn page(
     registry: &dyn Registry,
     tag: Option<Tag>,
     part: &Part,

@@ -8,12 +8,11 @@ use clap::Args;
 use yaml_serde::Value;
 
 use super::Error;
-use super::configuration::read;
+use super::configuration::{page, read};
 use super::output::{Format, Output, json, print, yaml};
-use crate::model::{
-    ConfigurationId, ConfigurationValue, Limit, Marker, Namespace, PageRequest, escaped, printable,
-};
-use crate::registry::{ConfigurationQuery, ConfigurationStore};
+use super::part::Part;
+use crate::model::{ConfigurationId, ConfigurationValue, Namespace, escaped, printable};
+use crate::registry::ConfigurationStore;
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -131,16 +130,8 @@ fn told(changes: &[Change<'_>], wanted: usize) -> String {
 }
 
 async fn all(store: &dyn ConfigurationStore, namespace: Option<Namespace>) -> Result<Values, Error> {
-    let mut query = ConfigurationQuery { namespace, page: PageRequest { marker: None, limit: Limit::MAX } };
-    let mut values = Values::new();
-    loop {
-        let page = store.values(&query).await?;
-        values.extend(page.values.into_iter().map(|value| (value.id.clone(), value.value().to_owned())));
-        query.page.marker = page.next_marker.map(Marker::from);
-        if query.page.marker.is_none() {
-            return Ok(values);
-        }
-    }
+    let page = page(store, namespace, &Part::whole()).await?;
+    Ok(page.values.into_iter().map(|value| (value.id.clone(), value.value().to_owned())).collect())
 }
 
 /// Every value of a file, each of them legal: nothing is changed before that is known.
