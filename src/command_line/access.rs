@@ -1,5 +1,6 @@
 #[cfg(feature = "http")]
 mod consul;
+mod tls;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,14 @@ pub(crate) struct AccessArguments {
     /// A PEM file of certificates to trust besides the system's
     #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_CA_CERT", value_name = "FILE")]
     ca_cert: Option<PathBuf>,
+
+    /// A PEM file with the certificate to show to a registry that asks for one
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_CLIENT_CERT", value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+
+    /// A PEM file with the private key of that certificate
+    #[arg(long, global = true, help_heading = HEADING, env = "SERVICE_REGISTRY_CLIENT_KEY", value_name = "FILE")]
+    client_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -129,6 +138,8 @@ pub(crate) enum AccessError {
     },
     #[error("{flag}: `{}` holds no {content}", .path.display())]
     Empty { flag: &'static str, path: PathBuf, content: &'static str },
+    #[error("{given}: a certificate and its private key are of use together")]
+    Half { given: String, missing: &'static str },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -141,6 +152,7 @@ impl Hint for AccessError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Url { source, .. } => source.hint(),
+            Self::Half { missing, .. } => Some(format!("name the file of the other with {missing}")),
             Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
             Self::NoUsername => Some("give the name with --username NAME".to_owned()),
             Self::Raxrc(error) => error.hint(),
@@ -219,15 +231,11 @@ impl AccessArguments {
     ) -> Result<(Access, Origins), AccessError> {
         let said = self.auth_url(&raxrc, sources);
         let auth_url = said.as_ref().map(Said::parse).transpose()?;
-        let ca_certificates = self.ca_cert.clone();
+        let (tls, ca_certificates) = self.tls(sources, None)?;
         let (credentials, login) = self.credentials(raxrc, sources, registry)?;
-        let origins = Origins {
-            registry: origin,
-            login,
-            auth_url: said.map(|said| said.origin),
-            ca_certificates: ca_certificates.as_ref().map(|_| sources.origin("ca_cert")),
-        };
-        Ok((Access { credentials, token: None, auth_url, ca_certificates }, origins))
+        let origins =
+            Origins { registry: origin, login, auth_url: said.map(|said| said.origin), ca_certificates };
+        Ok((Access { credentials, token: None, auth_url, tls }, origins))
     }
 
     /// The files that are needed later are there now, and have in them what they should.
@@ -237,6 +245,12 @@ impl AccessArguments {
         }
         if let Some(path) = &self.ca_cert {
             check(path, "--ca-cert", CERTIFICATE)?;
+        }
+        if let Some(path) = &self.client_cert {
+            check(path, "--client-cert", CERTIFICATE)?;
+        }
+        if let Some(path) = &self.client_key {
+            check(path, "--client-key", PRIVATE_KEY)?;
         }
         Ok(())
     }
@@ -370,6 +384,17 @@ type Content = (&'static str, fn(&str) -> bool);
 
 const KEY: Content = ("key", |text| text.lines().next().is_some_and(|line| !line.trim().is_empty()));
 const CERTIFICATE: Content = ("certificate", |text| text.contains("-----BEGIN CERTIFICATE-----"));
+const PRIVATE_KEY: Content = ("private key", |text| text.contains("PRIVATE KEY-----"));
+
+/// The file that a variable names, which has to be there with what it should have in it, and the variable.
+#[cfg(feature = "http")]
+fn file_in(variable: &'static str, content: Content) -> Result<Option<(PathBuf, String)>, AccessError> {
+    let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        return Ok(None);
+    };
+    check(&path, variable, content)?;
+    Ok(Some((path, variable.to_owned())))
+}
 
 fn check(path: &Path, flag: &'static str, (content, is_complete): Content) -> Result<(), AccessError> {
     match std::fs::read_to_string(path) {

@@ -14,8 +14,38 @@ pub struct Access {
     /// Where to log in. Without it: at Rackspace's identity service for a registry of theirs, otherwise under `/v2.0`
     /// on the registry's own host and port.
     pub auth_url: Option<AuthUrl>,
+    /// How an encrypted connection is made.
+    pub tls: Tls,
+}
+
+/// How an encrypted connection is made: whom we trust, and how we prove who we are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
     /// A PEM file of certificates that are trusted besides the system's.
     pub ca_certificates: Option<PathBuf>,
+    /// What is shown to a server that asks for it.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Who may be at the other end.
+    pub peer: Peer,
+}
+
+/// A certificate of ours, in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Who may be at the other end of an encrypted connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Peer {
+    /// Whoever has a certificate for the name in the URL, from an authority that is trusted.
+    #[default]
+    Certified,
+    /// Anybody: a connection that nobody else can read, with we do not know whom.
+    Anybody,
 }
 
 /// Who we are.

@@ -11,17 +11,18 @@
 mod cause;
 pub(super) mod key;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Request, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Request, StatusCode};
 use tokio::sync::OnceCell;
 use tracing::trace;
 use url::{Host, Url};
 
 pub use self::cause::HttpCause;
+use super::access::{ClientCertificate, Peer, Tls};
 use crate::model::Timestamp;
 
 /// How long a request takes at most. (A lease gives up on its own earlier.)
@@ -47,7 +48,7 @@ pub(super) struct Answer {
 
 /// The clients, one for each kind of URL: made when they are first needed, and once.
 pub(super) struct Http {
-    ca_certificates: Option<PathBuf>,
+    tls: Tls,
     clients: [OnceCell<Client>; 4],
 }
 
@@ -80,9 +81,8 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 impl Http {
-    /// `ca_certificates` is a PEM file with certificates to trust besides the system's.
-    pub(super) fn new(ca_certificates: Option<PathBuf>) -> Self {
-        Self { ca_certificates, clients: Default::default() }
+    pub(super) fn new(tls: &Tls) -> Self {
+        Self { tls: tls.clone(), clients: Default::default() }
     }
 
     /// Sends a request, and reads at most `longest` bytes of its answer.
@@ -114,15 +114,15 @@ impl Http {
 
     async fn build(&self, kind: Kind) -> Result<Client, HttpCause> {
         if !kind.is_tls {
-            return build(kind, None);
+            return build(kind, &Tls::default());
         }
-        let certificates = self.ca_certificates.clone();
-        let work = tokio::task::spawn_blocking(move || build(kind, certificates.as_deref()));
+        let tls = self.tls.clone();
+        let work = tokio::task::spawn_blocking(move || build(kind, &tls));
         work.await.unwrap_or_else(|error| Err(HttpCause::Client(error.to_string())))
     }
 }
 
-fn build(kind: Kind, ca_certificates: Option<&Path>) -> Result<Client, HttpCause> {
+fn build(kind: Kind, tls: &Tls) -> Result<Client, HttpCause> {
     // Only the first call in a process counts; whoever came first has chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = Client::builder()
@@ -137,12 +137,34 @@ fn build(kind: Kind, ca_certificates: Option<&Path>) -> Result<Client, HttpCause
     if kind.is_loopback {
         client = client.no_proxy();
     }
-    client = match (kind.is_tls, ca_certificates) {
-        (false, _) => client.tls_certs_only([]),
-        (true, None) => client,
-        (true, Some(path)) => client.tls_certs_merge(certificates(path)?),
-    };
+    client = if kind.is_tls { encrypted(client, tls)? } else { client.tls_certs_only([]) };
     client.build().map_err(|error| HttpCause::of_build(&error))
+}
+
+fn encrypted(mut client: ClientBuilder, tls: &Tls) -> Result<ClientBuilder, HttpCause> {
+    if let Some(path) = &tls.ca_certificates {
+        client = client.tls_certs_merge(certificates(path)?);
+    }
+    if let Some(certificate) = &tls.client_certificate {
+        client = client.identity(identity(certificate)?);
+    }
+    Ok(match tls.peer {
+        Peer::Certified => client,
+        Peer::Anybody => client.tls_danger_accept_invalid_certs(true),
+    })
+}
+
+fn identity(certificate: &ClientCertificate) -> Result<Identity, HttpCause> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|source| HttpCause::File { path: path.display().to_string(), source })
+    };
+    let mut pem = read(&certificate.certificate)?;
+    pem.push(b'\n');
+    pem.extend(read(&certificate.key)?);
+    Identity::from_pem(&pem).map_err(|_| HttpCause::NoIdentity {
+        certificate: certificate.certificate.display().to_string(),
+        key: certificate.key.display().to_string(),
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, HttpCause> {

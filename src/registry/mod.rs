@@ -32,6 +32,8 @@ compile_error!("choose at least one registry to build for: `--features sqlite` o
 mod access;
 #[cfg(feature = "http")]
 mod consul;
+#[cfg(feature = "http")]
+mod endpoints;
 mod error;
 #[cfg(feature = "http")]
 mod http;
@@ -40,6 +42,7 @@ mod rackspace;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod url;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,13 +51,14 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::access::{Access, ApiKey, Credentials, Secret};
+pub use self::access::{Access, ApiKey, ClientCertificate, Credentials, Peer, Secret, Tls};
 pub use self::error::{Cause, Error, Object, Recourse};
 #[cfg(feature = "http")]
 pub use self::http::HttpCause;
 #[cfg(feature = "http")]
 pub use self::url::{ApiUrl, ConsulUrl};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
+pub use self::watch::Watch;
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
     Registration, Service, ServiceId, ServiceUpdate, Tag, Timestamp, Token,
@@ -119,6 +123,18 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// [`Error::Unsupported`] when this kind of registry keeps none.
     fn events(&self) -> Result<&dyn EventLog>;
+
+    /// What happens from now on, where no log of it is kept.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when this kind of registry keeps a [log](Self::events), or cannot tell.
+    async fn watch(&self) -> Result<Box<dyn Watch + '_>> {
+        Err(Error::Unsupported {
+            operation: "watching without a log",
+            kind: "such",
+            supported_by: "Consul, etcd and ZooKeeper",
+        })
+    }
 
     /// The configuration values.
     ///

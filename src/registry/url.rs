@@ -1,4 +1,6 @@
 #[cfg(feature = "http")]
+mod cluster;
+#[cfg(feature = "http")]
 mod consul;
 mod http;
 
@@ -70,13 +72,15 @@ pub enum UrlError {
         /// What it has or lacks, as a verb and its object.
         fault: &'static str,
     },
-    /// An agent is reached by a host and a port.
+    /// It is not of the form that URLs of its kind have.
     #[error("`{shown}` {fault}")]
-    Consul {
-        /// The URL, without the token.
+    Form {
+        /// The URL, without credentials.
         shown: String,
         /// What it has or lacks, as a verb and its object.
-        fault: &'static str,
+        fault: String,
+        /// A URL that is of that form.
+        example: &'static str,
     },
     /// No registry was given, and there is no place for the embedded one.
     #[error("no place for the embedded registry: none of XDG_STATE_HOME and HOME names a directory")]
@@ -91,7 +95,7 @@ impl Hint for UrlError {
         Some(match self {
             Self::NoDefault => "name its file with --registry sqlite:///path".to_owned(),
             Self::Http { .. } => "write http://host:port/path or https://host/path".to_owned(),
-            Self::Consul { .. } => "write consul://host:port or consul://token@host:port".to_owned(),
+            Self::Form { example, .. } => format!("write {example}"),
             _ => format!("this build supports {}", RegistryUrl::FORMS.join(" and ")),
         })
     }

@@ -22,7 +22,8 @@ pub(super) fn credentials(target: &Target) -> Check {
         Login::Token(origin) => vec![format!("token from {origin}")],
         Login::Said { username, api_key } => login(target, username, api_key),
     };
-    if let (Some(path), Some(origin)) = (&target.access.ca_certificates, &target.origins.ca_certificates) {
+    if let (Some(path), Some(origin)) = (&target.access.tls.ca_certificates, &target.origins.ca_certificates)
+    {
         parts.push(format!("also trusts `{}` ({origin})", printable(&path.to_string_lossy())));
     }
     let found = parts.join(", ");

@@ -1,6 +1,5 @@
-use std::path::PathBuf;
-
-use super::{AccessArguments, AccessError, CERTIFICATE, Content, KEY, Said, check, key};
+use super::tls::Variables;
+use super::{AccessArguments, AccessError, KEY, Said, file_in, key};
 use crate::command_line::origins::{Login, Origins, Sources};
 use crate::model::printable;
 use crate::registry::{Access, ApiKey, ConsulUrl, RegistryUrl, Secret};
@@ -9,7 +8,11 @@ use crate::registry::{Access, ApiKey, ConsulUrl, RegistryUrl, Secret};
 const ADDRESS: &str = "CONSUL_HTTP_ADDR";
 const TOKEN: &str = "CONSUL_HTTP_TOKEN";
 const TOKEN_FILE: &str = "CONSUL_HTTP_TOKEN_FILE";
-const CA_CERTIFICATES: &str = "CONSUL_CACERT";
+const TLS: Variables = Variables {
+    ca_cert: "CONSUL_CACERT",
+    client_cert: "CONSUL_CLIENT_CERT",
+    client_key: "CONSUL_CLIENT_KEY",
+};
 
 /// The registry that is meant: where the URL of an agent leaves that open, the one that Consul's own variable names.
 pub(super) fn located(registry: RegistryUrl) -> Result<RegistryUrl, AccessError> {
@@ -28,11 +31,7 @@ impl AccessArguments {
         url: &ConsulUrl,
         origin: String,
     ) -> Result<(Access, Origins), AccessError> {
-        let ca_cert = self.ca_cert.clone().map(|path| (path, sources.origin("ca_cert")));
-        let ca_cert = match ca_cert {
-            Some(given) => Some(given),
-            None => file_in(CA_CERTIFICATES, CERTIFICATE)?,
-        };
+        let (tls, ca_certificates) = self.tls(sources, Some(&TLS))?;
         let (token, login) = if url.token().is_some() {
             (None, Login::InUrl)
         } else {
@@ -42,9 +41,8 @@ impl AccessArguments {
             }
             .map_or((None, Login::Unsaid), |(token, origin)| (Some(token), Login::Token(origin)))
         };
-        let (ca_certificates, ca_origin) = ca_cert.unzip();
-        let origins = Origins { registry: origin, login, auth_url: None, ca_certificates: ca_origin };
-        Ok((Access { token, ca_certificates, ..Access::default() }, origins))
+        let origins = Origins { registry: origin, login, auth_url: None, ca_certificates };
+        Ok((Access { token, tls, ..Access::default() }, origins))
     }
 }
 
@@ -56,13 +54,4 @@ fn token_in_variable() -> Result<Option<(ApiKey, String)>, AccessError> {
     }
     let said = Said::in_variable(TOKEN);
     Ok(said.map(|said| (ApiKey::Given(Secret::new(said.value)), said.origin)))
-}
-
-/// The file that a variable names, which has to be there with what it should have in it.
-fn file_in(variable: &'static str, content: Content) -> Result<Option<(PathBuf, String)>, AccessError> {
-    let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else {
-        return Ok(None);
-    };
-    check(&path, variable, content)?;
-    Ok(Some((path, variable.to_owned())))
 }

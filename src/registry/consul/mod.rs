@@ -102,7 +102,7 @@ impl Consul {
     pub(super) fn new(url: &ConsulUrl, access: &Access) -> Self {
         let token = url.token().cloned().map(ApiKey::Given).or_else(|| access.token.clone());
         Self {
-            http: Http::new(access.ca_certificates.clone()),
+            http: Http::new(&access.tls),
             url: url.clone(),
             token: TokenSlot::new(token),
             registering: Mutex::default(),

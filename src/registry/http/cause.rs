@@ -84,6 +84,14 @@ pub enum HttpCause {
         /// Which.
         path: String,
     },
+    /// The files are no certificate with its key.
+    #[error("`{certificate}` and `{key}` are no certificate and its private key")]
+    NoIdentity {
+        /// Which certificate.
+        certificate: String,
+        /// Which key.
+        key: String,
+    },
     /// There is nothing to trust.
     #[error("no certificate authorities on this machine")]
     NoAuthorities,
@@ -131,6 +139,7 @@ impl Hint for HttpCause {
             Self::Untrusted(_) => "see which names and dates its certificate has",
             Self::NoAuthorities => "install ca-certificates, or name a PEM file with --ca-cert",
             Self::NoCertificate { .. } => "name a file with certificates in PEM format with --ca-cert",
+            Self::NoIdentity { .. } => "name files in PEM format with --client-cert and --client-key",
             Self::NoPage { .. } => "a registry's URL usually ends in /v1.0",
             Self::Redirect { .. } => "give the URL that it names with --registry",
             Self::Status { status: 401 | 403, .. } | Self::NoKey { .. } => CREDENTIALS,

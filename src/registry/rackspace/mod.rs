@@ -64,7 +64,7 @@ impl Rackspace {
             Session::new(credentials.clone(), auth_url)
         });
         Self {
-            http: Http::new(access.ca_certificates.clone()),
+            http: Http::new(&access.tls),
             base: url.clone(),
             session,
             stale: Stale::default(),

@@ -92,7 +92,11 @@ impl ConsulUrl {
 
 fn broken(text: &str, fault: &'static str) -> UrlError {
     let end = text.find(['?', '#']).unwrap_or(text.len());
-    UrlError::Consul { shown: without_credentials(&text[..end]), fault }
+    UrlError::Form {
+        shown: without_credentials(&text[..end]),
+        fault: fault.to_owned(),
+        example: "consul://host:port or consul://token@host:port",
+    }
 }
 
 #[cfg(test)]
