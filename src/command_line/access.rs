@@ -31,8 +31,10 @@ pub(crate) struct AccessArguments {
     /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
     /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
-    /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
-    /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
+    /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS, `consul+unix:///path` through a socket;
+    /// of several, `consul://host1,host2`, the next is asked when one fails. `?dc=`, `?ns=` and `?partition=` say which
+    /// part of Consul is meant. What it leaves open, the variables of Consul's own programs say, such as
+    /// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_CACERT`.
     #[arg(
         long,
         short,
@@ -140,6 +142,9 @@ pub(crate) enum AccessError {
     Empty { flag: &'static str, path: PathBuf, content: &'static str },
     #[error("{given}: a certificate and its private key are of use together")]
     Half { given: String, missing: &'static str },
+    #[cfg(feature = "http")]
+    #[error("{name}: `{}` is not {expected}", printable(value))]
+    Variable { name: &'static str, value: String, expected: &'static str },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -156,6 +161,8 @@ impl Hint for AccessError {
             Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
             Self::NoUsername => Some("give the name with --username NAME".to_owned()),
             Self::Raxrc(error) => error.hint(),
+            #[cfg(feature = "http")]
+            Self::Variable { .. } => None,
             Self::File { .. } | Self::Empty { .. } => None,
         }
     }
@@ -209,7 +216,11 @@ impl AccessArguments {
         }
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
-            RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
+            RegistryUrl::Consul(url) => {
+                let (access, origins) = self.consul_access(sources, url, origin)?;
+                warnings.extend(consul::warnings(url, &access));
+                (access, origins)
+            }
             registry if asks_for_login(registry) => {
                 warnings.extend(raxrc.warning());
                 let (access, origins) = self.access(raxrc, sources, registry, origin)?;

@@ -16,6 +16,8 @@ use std::str::FromStr;
 use url::{Host, Url};
 
 #[cfg(feature = "http")]
+pub(super) use self::consul::AgentAddress;
+#[cfg(feature = "http")]
 pub use self::consul::ConsulUrl;
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
@@ -33,7 +35,7 @@ pub enum RegistryUrl {
     /// `http(s)://host/v1.0`: a server of the Service Registry HTTP API.
     #[cfg(feature = "http")]
     Rackspace(ApiUrl),
-    /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS.
+    /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS, `consul+unix:///path` through a socket.
     #[cfg(feature = "http")]
     Consul(ConsulUrl),
 }
@@ -155,7 +157,7 @@ impl RegistryUrl {
             #[cfg(feature = "http")]
             Self::Rackspace(url) => url.base().host(),
             #[cfg(feature = "http")]
-            Self::Consul(url) => url.base().host(),
+            Self::Consul(url) => url.host(),
         }
     }
 

@@ -54,8 +54,9 @@ fn at(consul: &Consul, access: &Access) -> std::sync::Arc<dyn Registry> {
 fn a_registration_outlives_the_agents_restart() {
     let Some(mut consul) = Consul::start("a_registration_outlives_the_agents_restart") else { return };
     let place = Place::new();
-    let (mut wrapper, _) = wrapper(&place, &consul, "log");
-    wait_until("the registration", || lists(&place, &consul));
+    let (mut wrapper, log) = wrapper(&place, &consul, "log");
+    // The agent lists it before it has written it down.
+    wait_until("the registration", || says(&log, "registered"));
     let before = consul.meta("web1");
     wrapper.signal(Signal::SIGSTOP);
     consul.kill();
