@@ -1,4 +1,10 @@
-//! A registry that is a Consul agent: what the suite over every backend does not ask.
+//! A registry that is Consul: what the suite over every backend does not ask.
+
+mod access;
+mod agents;
+mod datacenter;
+mod tokens;
+mod watching;
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,10 +23,16 @@ const INTERVAL: Duration = Duration::from_secs(3);
 
 /// A wrapper that registers `web1` at the agent, and what it says.
 fn wrapper(place: &Place, consul: &Consul, name: &str) -> (Running, PathBuf) {
+    wrapper_at(place, &consul.url(), name, &[])
+}
+
+fn wrapper_at(place: &Place, url: &str, name: &str, more: &[&str]) -> (Running, PathBuf) {
     let log = place.path().join(name);
-    let url = consul.url();
-    let options = ["--registry", &url, "--id=web1", "--interval=3", "--log-level=info", "--tags=www"];
-    (place.wrapper(&options).start_with_log(&log, &["sleep", "600"]), log)
+    let mut options = vec!["--registry", url, "--id=web1", "--log-level=info", "--tags=www"];
+    if !more.iter().any(|option| option.starts_with("--interval")) {
+        options.push("--interval=3");
+    }
+    (place.wrapper(&[&options, more].concat()).start_with_log(&log, &["sleep", "600"]), log)
 }
 
 fn raxsr(place: &Place, url: &str, words: &[&str]) -> Output {

@@ -89,7 +89,8 @@ impl Watch for Follower<'_> {
     async fn next(&mut self) -> Result<Vec<Event>> {
         loop {
             tokio::time::sleep_until(self.looked_at + PAUSE).await;
-            let index = self.news().await?;
+            // After an outage, its count may be anything.
+            let index = self.news().await.inspect_err(|_| self.index = 0)?;
             let instances = self.consul.instances(None).await?;
             // Dropped until here, nothing of it has been noted.
             let events = self.look(&instances);
