@@ -217,6 +217,7 @@ impl AccessArguments {
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => {
+                warnings.extend(consul::unused(sources));
                 let (access, origins) = self.consul_access(sources, url, origin)?;
                 warnings.extend(consul::warnings(url, &access));
                 (access, origins)
@@ -360,7 +361,7 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => url.is_in_the_clear(),
-        // An agent is asked on its own machine.
+        // It has its own warnings.
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
     };

@@ -48,11 +48,26 @@ pub(super) fn warnings(url: &ConsulUrl, access: &Access) -> Vec<String> {
         );
         warnings.push(warning);
     }
+    let has_secret = url.token().is_some() || access.token.is_some() || access.credentials.is_some();
+    if url.is_in_the_clear() && has_secret {
+        let warning =
+            format!("the token for {} can be read on the way: use a consul+https:// URL", url.as_str());
+        warnings.push(warning);
+    }
     if url.is_tls() && access.tls.peer == Peer::Anybody {
         let warning = format!("{VERIFY} is off: anybody may be at {}", url.as_str());
         warnings.push(warning);
     }
     warnings
+}
+
+/// What was typed although an agent has no use for it.
+pub(super) fn unused(sources: Sources<'_>) -> Vec<String> {
+    let typed = ["username", "auth_url", "region"].into_iter().filter(|field| sources.is_typed(field));
+    let warning = |field: &str| {
+        format!("{} is of no use to a Consul agent: the login there is a token", sources.origin(field))
+    };
+    typed.map(warning).collect()
 }
 
 impl AccessArguments {

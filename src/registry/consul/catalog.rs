@@ -56,7 +56,7 @@ struct Node {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct OnNode {
-    services: BTreeMap<String, Entry>,
+    services: Option<BTreeMap<String, Entry>>,
 }
 
 /// One of those with the same name.
@@ -123,8 +123,8 @@ impl Client {
         let mut all = Vec::new();
         for name in names {
             let path = format!("/v1/health/service/{}?stale=", utf8_percent_encode(name, IN_PATH));
-            let named: Vec<Named> = self.read_at(agent, &Ask::get(path).in_datacenter()).await?;
-            all.extend(named.into_iter().map(|Named { node, service, checks }| Instance {
+            let found: Vec<Named> = self.read_at(agent, &Ask::get(path).in_datacenter()).await?;
+            all.extend(found.into_iter().map(|Named { node, service, checks }| Instance {
                 node: node.node,
                 standing: Standing::of(&service, &checks),
                 entry: service,
@@ -143,7 +143,7 @@ impl Client {
             // It may have gone since.
             let Some(found) = self.read_at::<Option<OnNode>>(agent, &ask).await? else { continue };
             let of_node = |id: &str| between(&checks, node, id);
-            all.extend(found.services.into_values().map(|entry| {
+            all.extend(found.services.unwrap_or_default().into_values().map(|entry| {
                 let concerned = of_node(&entry.id).iter().chain(of_node(""));
                 Instance { node: node.clone(), standing: Standing::of(&entry, concerned), entry }
             }));

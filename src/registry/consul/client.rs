@@ -24,7 +24,7 @@ use crate::registry::{Access, Cause, ConsulUrl, Credentials, Error, Object, Resu
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 /// A datacenter has at most a few ten thousand checks, values are at most a few kilobytes each.
 const LONGEST: usize = 64 << 20;
-/// How long an agent has, where there is another that can be asked instead.
+/// How long an agent has for its answer, where there is another that can be asked instead.
 const FAIR_SHARE: Duration = Duration::from_secs(5);
 /// An agent takes 200 connections of one address, unless told otherwise: there may be more wrappers than that.
 const IDLE: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ impl Ask {
         self
     }
 
-    /// Waits as long as this for the answer, and only then for another agent's.
+    /// Waits as long as this for the answer.
     pub(super) fn patient(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
@@ -151,29 +151,15 @@ impl Client {
     }
 
     /// Does `work` with the agent that is pinned, or where that is not available with the next, until each has been
-    /// tried. All of one work is done with one agent.
+    /// tried. All of one work is done with one agent. Given up, it counts as a failure of that agent.
     pub(super) async fn at_an_agent<T, W>(&self, work: impl Fn(Arc<Agent>) -> W) -> Result<T>
-    where
-        W: Future<Output = Result<T>>,
-    {
-        self.at_an_agent_within(FAIR_SHARE, work).await
-    }
-
-    async fn at_an_agent_within<T, W>(&self, share: Duration, work: impl Fn(Arc<Agent>) -> W) -> Result<T>
     where
         W: Future<Output = Result<T>>,
     {
         let mut others = self.agents.count() - 1;
         loop {
             let attempt = self.agents.attempt();
-            let work = work(Arc::clone(attempt.server()));
-            let done = if others == 0 {
-                work.await
-            } else {
-                let late = |_| Err(self.unavailable(HttpCause::TimedOut(share)));
-                tokio::time::timeout(share, work).await.unwrap_or_else(late)
-            };
-            match done {
+            match work(Arc::clone(attempt.server())).await {
                 Err(Error::Unavailable { .. }) if others > 0 => others -= 1,
                 Err(error @ Error::Unavailable { .. }) => return Err(error),
                 done => {
@@ -186,14 +172,35 @@ impl Client {
 
     /// Asks whichever agent answers.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<Answer> {
-        let share = ask.patience.unwrap_or(FAIR_SHARE);
-        self.at_an_agent_within(share, |agent| async move { self.ask_at(&agent, ask).await }).await
+        self.at_an_agent(|agent| async move { self.ask_at(&agent, ask).await }).await
     }
 
     /// Likewise; only a success is an answer.
     pub(super) async fn call(&self, ask: &Ask) -> Result<Answer> {
-        let share = ask.patience.unwrap_or(FAIR_SHARE);
-        self.at_an_agent_within(share, |agent| async move { self.call_at(&agent, ask).await }).await
+        self.at_an_agent(|agent| async move { self.call_at(&agent, ask).await }).await
+    }
+
+    /// Likewise for what is answered when there is something new. Given up, it says nothing about the agent.
+    pub(super) async fn wait_for(&self, ask: &Ask) -> Result<Answer> {
+        let mut others = self.agents.count() - 1;
+        loop {
+            let attempt = self.agents.attempt();
+            let agent = Arc::clone(attempt.server());
+            attempt.answered();
+            let answer = self.call_at(&agent, ask).await;
+            if !matches!(answer, Err(Error::Unavailable { .. })) {
+                return answer;
+            }
+            let attempt = self.agents.attempt();
+            if !Arc::ptr_eq(attempt.server(), &agent) {
+                // Somebody else has moved on already.
+                attempt.answered();
+            }
+            if others == 0 {
+                return answer;
+            }
+            others -= 1;
+        }
     }
 
     /// Asks this agent, and once more where the token is refused and its file has another by now.
@@ -255,9 +262,7 @@ impl Client {
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *request.body_mut() = Some(body.clone().into());
         }
-        if let Some(patience) = ask.patience {
-            *request.timeout_mut() = Some(patience);
-        }
+        *request.timeout_mut() = ask.patience.or((self.agents.count() > 1).then_some(FAIR_SHARE));
         Ok(request)
     }
 
@@ -290,7 +295,7 @@ impl Client {
         }
     }
 
-    fn unavailable(&self, cause: HttpCause) -> Error {
+    pub(super) fn unavailable(&self, cause: HttpCause) -> Error {
         Error::Unavailable { registry: self.url().to_owned(), source: cause.into() }
     }
 

@@ -28,11 +28,12 @@ use async_trait::async_trait;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 use self::catalog::Instance;
-use self::client::{Ask, Client};
+use self::client::{Agent, Ask, Client};
 use self::health::Standing;
 use self::placement::Placement;
 use self::tending::Told;
 use self::watch::Follower;
+use super::http::HttpCause;
 use super::watch::Watch;
 use super::{
     Access, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota, Registry, Result,
@@ -81,6 +82,20 @@ impl Consul {
             .iter()
             .filter(|instance| instance.entry.id == id.as_str() && instance.standing == Standing::Alive);
         Ok(found.find_map(|instance| instance.entry.registration()))
+    }
+
+    /// Takes a service out of all agents but one, where it may have been before. Returns whether it is in none of them.
+    async fn leave_others(&self, here: &Arc<Agent>, id: &ServiceId, instance: InstanceId) -> bool {
+        let others = self.placement.ends_at(id, instance, here);
+        let leave = |agent: &Arc<Agent>| tokio::spawn(self.leaving(Arc::clone(agent), id, instance));
+        let leaving: Vec<_> = others.iter().map(leave).collect();
+        let all = async {
+            for leaving in leaving {
+                let _ = leaving.await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_LOOK, all).await;
+        !others.iter().any(|agent| self.placement.has_left(id, agent))
     }
 
     /// Why a service cannot be changed that our agent does not have.
@@ -148,15 +163,10 @@ impl Registry for Consul {
             .at_an_agent(|agent| async move { self.deregister_at(&agent, id, whose).await })
             .await?;
         if let Owner::Instance(instance) = whose {
-            let elsewhere = self.placement.ends_at(id, instance, &here.agent);
-            let leaving: Vec<_> =
-                elsewhere.into_iter().map(|agent| tokio::spawn(self.leaving(agent, id, instance))).collect();
-            let all = async {
-                for leaving in leaving {
-                    let _ = leaving.await;
-                }
-            };
-            let _ = tokio::time::timeout(LAST_LOOK, all).await;
+            let is_out = self.leave_others(&here.agent, id, instance).await;
+            if !here.was_there && !is_out {
+                return Err(self.client.unavailable(HttpCause::TimedOut(LAST_LOOK)));
+            }
             self.placement.forget(id);
         }
         if here.was_there {
@@ -188,9 +198,10 @@ impl Registry for Consul {
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>> {
         let instances = self.instances(query.tag.as_ref().map(crate::model::Tag::as_str)).await?;
         let is_filtered = self.client.has_filtered();
-        let caveat = match instances.is_empty() {
-            true => self.doubt().await,
-            false => is_filtered.then(|| format!("{} leaves out what this token may not read", self.url())),
+        let caveat = if instances.is_empty() {
+            self.doubt().await
+        } else {
+            is_filtered.then(|| format!("{} leaves out what this token may not read", self.url()))
         };
         *self.caveat.lock().unwrap_or_else(PoisonError::into_inner) = caveat;
         Ok(catalog::page(&instances, query))

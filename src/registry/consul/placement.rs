@@ -89,7 +89,8 @@ impl Placement {
         agent: &Arc<Agent>,
     ) -> Vec<Arc<Agent>> {
         self.enters(id, instance, agent);
-        self.to_look_at(id, instance, Instant::now())
+        let placed = self.lock();
+        placed.get(id).map_or_else(Vec::new, |placed| placed.left.clone())
     }
 
     /// Nothing is to be done about it any more.

@@ -77,7 +77,7 @@ impl<'a> Follower<'a> {
     async fn news(&self) -> Result<u64> {
         let (index, wait) = (self.index, WAIT.as_secs());
         let path = format!("/v1/health/state/any?stale=&index={index}&wait={wait}s");
-        let answer = self.consul.client.call(&Ask::get(path).in_datacenter().patient(PATIENCE)).await?;
+        let answer = self.consul.client.wait_for(&Ask::get(path).in_datacenter().patient(PATIENCE)).await?;
         let next = answer.header("x-consul-index").and_then(|index| index.parse().ok()).unwrap_or_default();
         // Consul's servers were made anew, and count from the beginning.
         Ok(if next < self.index { 0 } else { next })

@@ -6,6 +6,7 @@ use super::cluster::{ClusterUrl, Form, Server};
 use super::{UrlError, without_credentials};
 use crate::model::printable;
 use crate::registry::access::Secret;
+use crate::registry::http::is_loopback;
 
 const FORM: Form = Form {
     example: "consul://host:8500, consul://token@host1,host2?dc=dc1 or consul+unix:///run/consul.sock",
@@ -82,6 +83,16 @@ impl ConsulUrl {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self.place, Place::Here(Scheme::Https) | Place::Servers(Scheme::Https, _))
+    }
+
+    /// Whether others can read on the way what an agent is told.
+    #[must_use]
+    pub fn is_in_the_clear(&self) -> bool {
+        let is_readable = |agent: &AgentAddress| match agent {
+            AgentAddress::Http(url) => url.scheme() == "http" && !is_loopback(url),
+            AgentAddress::Socket(_) => false,
+        };
+        self.agents().iter().any(is_readable)
     }
 
     /// The same over TLS, where the URL leaves open where the agent is.
@@ -351,5 +362,18 @@ mod tests {
         assert_eq!(parse("consul://sesame@").or_at("web1").unwrap().token().unwrap().expose(), "sesame");
         assert!(parse("consul://").or_over_tls().or_at("web1").unwrap().is_tls());
         assert!(!parse("consul://web1").or_over_tls().is_tls());
+    }
+
+    #[test]
+    fn what_stays_on_this_machine_or_is_encrypted_nobody_else_reads() {
+        for (text, is_in_the_clear) in [
+            ("consul://", false),
+            ("consul://localhost,[::1]", false),
+            ("consul://localhost,web1", true),
+            ("consul+https://web1", false),
+            ("consul+unix:///run/consul.sock", false),
+        ] {
+            assert_eq!(parse(text).is_in_the_clear(), is_in_the_clear, "{text}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{INTERVAL, lists, raxsr, wrapper_at};
-use crate::support::consul::Consul;
+use crate::support::consul::{Consul, MASTER};
+use crate::support::peer::{Peer, Reply};
 use crate::support::{Place, holds_for, says, wait_until};
 
 /// What `raxsr services` lists, as `id tags`.
@@ -138,7 +139,31 @@ fn an_empty_list_is_doubted_where_a_token_may_be_missing() {
     };
     assert!(list(&consul.url()).contains("may show nothing without a token"));
     consul.tell("/v1/agent/service/register", &json!({"ID": "web1", "Name": "web1"}));
-    assert!(list(&consul.url_with_token(crate::support::consul::MASTER)).is_empty());
+    assert!(list(&consul.url_with_token(MASTER)).is_empty());
+    let doctor = raxsr(&place, &consul.url(), &["doctor"]);
+    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(
+        told.contains("fail  writable") && told.contains("hint: check the token: CONSUL_HTTP_TOKEN"),
+        "{told}"
+    );
     let Some(open) = Consul::start("an_empty_list_is_doubted_where_a_token_may_be_missing") else { return };
     assert!(list(&open.url()).is_empty());
+}
+
+/// Only later ones than the Consul of this suite tell.
+#[test]
+fn a_list_with_something_left_out_is_told_of() {
+    let peer = Peer::start(|asked| {
+        let body = match asked.path.split('?').next().unwrap() {
+            "/v1/agent/self" => json!({"Config": {"Datacenter": "dc1", "NodeName": "n1"}}),
+            "/v1/agent/services" => json!({"web1": {"ID": "web1", "Service": "web1"}}),
+            "/v1/catalog/nodes" => json!([]),
+            _ => json!({}),
+        };
+        Reply::With(200, "X-Consul-Results-Filtered-By-ACLs", "true".to_owned(), body)
+    });
+    let url = peer.url().replace("http://", "consul://").replace("/v1.0", "");
+    let output = raxsr(&Place::new(), &url, &["services", "list"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("leaves out what this token may not read"), "{said}");
 }
