@@ -44,6 +44,8 @@ pub(super) struct Client {
 pub(super) struct Agent {
     http: Http,
     base: Url,
+    /// Its address, for messages.
+    pub(super) name: String,
     /// What it is called, where the URL has its certificate's name in its place.
     host: Option<HeaderValue>,
     pub(super) is_remote: bool,
@@ -101,7 +103,11 @@ impl Ask {
 }
 
 impl Agent {
-    fn new(address: AgentAddress, tls: &Tls) -> Option<Self> {
+    pub(super) fn new(address: AgentAddress, tls: &Tls) -> Option<Self> {
+        let name = match &address {
+            AgentAddress::Http(url) => authority(&url.host()?, url.port_or_known_default()),
+            AgentAddress::Socket(path) => printable(&path.to_string_lossy()),
+        };
         let (mut base, mut route) = match address {
             AgentAddress::Http(url) => (url, Route::Direct),
             AgentAddress::Socket(path) => (Url::parse("http://localhost/").ok()?, Route::Socket(path)),
@@ -114,7 +120,7 @@ impl Agent {
             base.set_host(Some(name)).ok()?;
         }
         let http = Http::by(route, tls, Some(IDLE));
-        Some(Self { http, base, host, is_remote, myself: OnceCell::new() })
+        Some(Self { http, base, name, host, is_remote, myself: OnceCell::new() })
     }
 }
 

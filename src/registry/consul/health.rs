@@ -73,7 +73,9 @@ impl Standing {
 
 /// Whether whoever registered this is there: also where nobody gets to see it.
 pub(super) fn is_held<'a>(entry: &Entry, checks: impl IntoIterator<Item = &'a CheckStatus>) -> bool {
-    let mut checks = checks.into_iter().filter(|check| !check.is_maintenance());
+    // What is wrong with its node says nothing about it.
+    let mut checks =
+        checks.into_iter().filter(|check| check.service_id == entry.id && !check.is_maintenance());
     match own_check(entry) {
         Some(own) => checks.any(|check| check.check_id == own && check.status == PASSING),
         None => checks.all(|check| check.status != CRITICAL),

@@ -31,13 +31,13 @@ use self::catalog::Instance;
 use self::client::{Agent, Ask, Client};
 use self::health::Standing;
 use self::placement::Placement;
-use self::tending::Told;
+use self::tending::{Deregistered, Told};
 use self::watch::Follower;
 use super::http::HttpCause;
 use super::watch::Watch;
 use super::{
-    Access, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota, Registry, Result,
-    ServiceQuery,
+    Access, Cause, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota, Registry,
+    Result, ServiceQuery,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 
@@ -46,6 +46,10 @@ const KIND: &str = "consul";
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 /// How long agents that we left before may delay our end.
 const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// How often an agent without room for another connection is asked again, and after how long.
+const CROWDED_TRIES: usize = 8;
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Consul. It is connected to at the first call.
 pub(super) struct Consul {
@@ -82,6 +86,21 @@ impl Consul {
             .iter()
             .filter(|instance| instance.entry.id == id.as_str() && instance.standing == Standing::Alive);
         Ok(found.find_map(|instance| instance.entry.registration()))
+    }
+
+    /// Takes it out of the agent that is pinned. There is no later: an agent that has no room for another connection, as
+    /// when many wrappers end together, is asked again until the caller gives up.
+    async fn deregister_here(&self, id: &ServiceId, whose: Owner) -> Result<Deregistered> {
+        for _ in 0..CROWDED_TRIES {
+            let work = |agent| async move { self.deregister_at(&agent, id, whose).await };
+            match self.client.at_an_agent(work).await {
+                Err(error) if is_crowded(&error) => {
+                    tokio::time::sleep(CROWDED_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                done => return done,
+            }
+        }
+        self.client.at_an_agent(|agent| async move { self.deregister_at(&agent, id, whose).await }).await
     }
 
     /// Takes a service out of all agents but one, where it may have been before. Returns whether it is in none of them.
@@ -132,6 +151,12 @@ impl Consul {
     }
 }
 
+/// Whether an agent has closed a connection at once. Later ones than 1.8 say so with a status.
+fn is_crowded(error: &Error) -> bool {
+    let Error::Unavailable { source: Cause::Http(cause), .. } = error else { return false };
+    matches!(cause, HttpCause::Broken(_) | HttpCause::Status { status: 429, .. })
+}
+
 #[async_trait]
 impl Registry for Consul {
     fn url(&self) -> &str {
@@ -158,10 +183,7 @@ impl Registry for Consul {
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
         let _registering = self.registering.lock().await;
-        let here = self
-            .client
-            .at_an_agent(|agent| async move { self.deregister_at(&agent, id, whose).await })
-            .await?;
+        let here = self.deregister_here(id, whose).await?;
         if let Owner::Instance(instance) = whose {
             let is_out = self.leave_others(&here.agent, id, instance).await;
             if !here.was_there && !is_out {

@@ -30,17 +30,24 @@ struct Placed {
 }
 
 impl Placement {
-    /// It is about to be registered there: from now on it may be.
-    pub(super) fn enters(&self, id: &ServiceId, instance: InstanceId, agent: &Arc<Agent>) {
+    /// It is about to be registered there: from now on it may be. Returns the agent that it leaves for this one.
+    pub(super) fn enters(
+        &self,
+        id: &ServiceId,
+        instance: InstanceId,
+        agent: &Arc<Agent>,
+    ) -> Option<Arc<Agent>> {
         let mut placed = self.lock();
         let before = placed.remove(id).filter(|before| before.instance == instance);
         let (token, mut left) = before.map_or((None, Vec::new()), |mut before| {
             before.left.push(before.agent);
             (before.token, before.left)
         });
+        let before = left.last().filter(|before| !Arc::ptr_eq(before, agent)).map(Arc::clone);
         left.retain(|other| !Arc::ptr_eq(other, agent));
         let entered = Placed { instance, agent: Arc::clone(agent), token, left, next_look: None };
         placed.insert(id.clone(), entered);
+        before
     }
 
     /// It was registered, with this token.
@@ -100,5 +107,43 @@ impl Placement {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ServiceId, Placed>> {
         self.placed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Tls;
+    use crate::registry::url::AgentAddress;
+
+    fn agent(name: &str) -> Arc<Agent> {
+        Arc::new(Agent::new(AgentAddress::Socket(name.into()), &Tls::default()).unwrap())
+    }
+
+    #[test]
+    fn what_was_left_is_looked_at_now_and_then_until_it_is_gone_or_home_again() {
+        let placement = Placement::default();
+        let (id, instance) = ("web1".parse().unwrap(), InstanceId::unique());
+        let (first, second) = (agent("first"), agent("second"));
+        let looked_at = |now: Instant| {
+            let agents = placement.to_look_at(&id, instance, now);
+            agents.iter().map(|agent| agent.name.clone()).collect::<Vec<_>>()
+        };
+        let now = Instant::now();
+        assert!(placement.enters(&id, instance, &first).is_none());
+        assert!(placement.enters(&id, instance, &first).is_none());
+        assert!(looked_at(now).is_empty());
+        let before = placement.enters(&id, instance, &second).unwrap();
+        assert!(Arc::ptr_eq(&before, &first));
+        assert_eq!(looked_at(now), ["first"]);
+        assert!(looked_at(now).is_empty(), "not twice in a row");
+        assert_eq!(looked_at(now + PAUSE), ["first"]);
+        placement.enters(&id, instance, &first);
+        assert!(!placement.has_left(&id, &first), "it is home again");
+        assert_eq!(looked_at(now + 2 * PAUSE), ["second"]);
+        placement.is_gone_from(&id, &second);
+        assert!(looked_at(now + 3 * PAUSE).is_empty());
+        assert_eq!(placement.ends_at(&id, instance, &second).len(), 1, "it was at the first to the end");
+        assert!(placement.enters(&id, InstanceId::unique(), &first).is_none(), "another life left nothing");
     }
 }

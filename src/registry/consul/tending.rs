@@ -156,8 +156,13 @@ impl Consul {
         let others_stay = is_ours || before.as_ref().is_some_and(Known::is_in_maintenance);
         let check = if others_stay { Check::Renewed } else { Check::Only };
         let holder = Holder { instance: claim.instance, name: claim.holder.clone() };
-        self.placement.enters(id, claim.instance, agent);
-        client.call_at(agent, &client.definition(registration, &holder, check)?).await?;
+        let definition = client.definition(registration, &holder, check)?;
+        let left = self.placement.enters(id, claim.instance, agent);
+        client.call_at(agent, &definition).await?;
+        if let Some(left) = left {
+            warn!(service = %id, registry = client.url(), agent = agent.name, before = left.name,
+                "registered at another agent: the one before does not answer");
+        }
         self.placement.entered(id, client.token.current().await.ok().flatten());
         if let Some(known) = before.as_ref().filter(|_| others_stay) {
             for check in known.outlived(id, &token) {

@@ -25,6 +25,7 @@ fn when_its_agent_fails_a_service_is_registered_at_the_next_and_later_leaves_the
     first.signal(Signal::SIGSTOP);
     wait_until("the registration at the next", || !second.meta("web1").is_null());
     wait_until("the catalog", || lists(&place, &server));
+    assert!(says(&log, "registered at another agent"));
     holds_for(2 * INTERVAL, "the registration at the next", || !second.meta("web1").is_null());
     first.signal(Signal::SIGCONT);
     wait_until("the first to be told", || first.meta("web1").is_null());
