@@ -30,11 +30,15 @@
 compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
 
 mod access;
+#[cfg(feature = "sqlite")]
+mod clock;
 #[cfg(feature = "http")]
 mod consul;
 #[cfg(feature = "http")]
 mod endpoints;
 mod error;
+#[cfg(feature = "server")]
+mod hosted;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "http")]
