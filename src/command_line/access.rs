@@ -1,5 +1,7 @@
 #[cfg(feature = "http")]
 mod consul;
+#[cfg(feature = "http")]
+mod etcd;
 mod tls;
 
 use std::io;
@@ -33,6 +35,9 @@ pub(crate) struct AccessArguments {
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
     /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
     /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
+    /// `etcd://host:2379,host:2379/prefix?layout=native,registrator,skydns,grpc&domain=cluster.local` is an etcd
+    /// cluster, `etcd+https://` over TLS; for it, `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD` and the like
+    /// count. The native layout is always written, the others for other readers.
     #[arg(
         long,
         short,
@@ -59,7 +64,8 @@ pub(crate) struct AccessArguments {
 
     /// A file whose first line is the key to log in with
     ///
-    /// It is read again at each login. To a Consul agent, the key is its token.
+    /// It is read again at each login. To a Consul agent, the key is its token; to etcd, it is the
+    /// user's password.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -199,7 +205,7 @@ impl AccessArguments {
         let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
         let registry = url.as_ref().map_or_else(embedded, Said::parse)?;
         #[cfg(feature = "http")]
-        let registry = consul::located(registry)?;
+        let registry = etcd::located(consul::located(registry)?)?;
         let origin = url.map_or_else(|| Origins::DEFAULT.to_owned(), |url| url.origin);
         let mut warnings = Vec::new();
         if sources.is_typed("api_key") {
@@ -210,6 +216,12 @@ impl AccessArguments {
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
+            #[cfg(feature = "http")]
+            RegistryUrl::Etcd(url) => {
+                let (access, origins) = self.etcd_access(sources, url, origin)?;
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
             registry if asks_for_login(registry) => {
                 warnings.extend(raxrc.warning());
                 let (access, origins) = self.access(raxrc, sources, registry, origin)?;
@@ -338,7 +350,7 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) => true,
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => false,
     }
 }
 
@@ -352,10 +364,17 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         // An agent is asked on its own machine.
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.is_in_the_clear(),
     };
     let logs_in = access.credentials.is_some() || names_credentials(registry);
+    let scheme = match registry {
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(_) => "etcd+https",
+        _ => "https",
+    };
     (is_in_the_clear && logs_in)
-        .then(|| format!("the key for {registry} can be read on the way: use an https:// URL"))
+        .then(|| format!("the key for {registry} can be read on the way: use an {scheme}:// URL"))
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {
@@ -366,6 +385,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(url) => url.credentials().is_some(),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(url) => url.token().is_some(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.user().is_some(),
     }
 }
 

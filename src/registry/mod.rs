@@ -40,6 +40,8 @@ mod error;
 #[cfg(feature = "server")]
 mod hosted;
 #[cfg(feature = "http")]
+mod etcd;
+#[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "http")]
 mod rackspace;
@@ -58,9 +60,11 @@ use uuid::Uuid;
 pub use self::access::{Access, ApiKey, ClientCertificate, Credentials, Peer, Secret, Tls};
 pub use self::error::{Cause, Error, Object, Recourse};
 #[cfg(feature = "http")]
+pub use self::etcd::EtcdCause;
+#[cfg(feature = "http")]
 pub use self::http::HttpCause;
 #[cfg(feature = "http")]
-pub use self::url::{ApiUrl, ConsulUrl};
+pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 pub use self::watch::Watch;
 use crate::model::{
@@ -321,7 +325,7 @@ pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dy
     match url {
         RegistryUrl::Sqlite(path) => Ok(Arc::new(sqlite::Hosted::open(path, limits)?)),
         #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) => Ok(connect(url, access)),
+        RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => Ok(connect(url, access)),
     }
 }
 
@@ -339,6 +343,8 @@ pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
         RegistryUrl::Rackspace(url) => Arc::new(rackspace::Rackspace::new(url, access)),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(url) => Arc::new(consul::Consul::new(url, access)),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => Arc::new(etcd::Etcd::new(url, access)),
     }
 }
 
@@ -353,7 +359,7 @@ pub fn auth_url(url: &RegistryUrl, access: &Access) -> Option<AuthUrl> {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(_) => None,
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => None,
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => {
             Some(access.auth_url.clone().unwrap_or_else(|| rackspace::default_auth_url(url)))
