@@ -37,10 +37,10 @@ mod consul;
 #[cfg(feature = "http")]
 mod endpoints;
 mod error;
-#[cfg(feature = "server")]
-mod hosted;
 #[cfg(feature = "http")]
 mod etcd;
+#[cfg(feature = "server")]
+mod hosted;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "http")]
@@ -325,7 +325,9 @@ pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dy
     match url {
         RegistryUrl::Sqlite(path) => Ok(Arc::new(sqlite::Hosted::open(path, limits)?)),
         #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => Ok(connect(url, access)),
+        RegistryUrl::Etcd(url) => Ok(Arc::new(etcd::Hosted::open(url, access, limits)?)),
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) => Ok(connect(url, access)),
     }
 }
 

@@ -186,7 +186,9 @@ impl RegistryUrl {
                 Some(Self::Sqlite(path.with_file_name(name)))
             }
             #[cfg(feature = "http")]
-            Self::Rackspace(_) | Self::Consul(_) | Self::Etcd(_) => None,
+            Self::Etcd(url) => Some(Self::Etcd(url.for_tenant(tenant))),
+            #[cfg(feature = "http")]
+            Self::Rackspace(_) | Self::Consul(_) => None,
         }
     }
 

@@ -36,7 +36,20 @@ pub(in crate::registry) enum Change {
     Delete {
         /// Which.
         key: Vec<u8>,
+        /// The revision of the store since.
+        revision: i64,
     },
+}
+
+#[cfg(feature = "server")]
+impl Change {
+    /// The revision of the store since.
+    pub(super) fn revision(&self) -> i64 {
+        match self {
+            Self::Put { now } => now.mod_revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
 }
 
 /// A watch that is open.
@@ -165,7 +178,7 @@ fn read(message: &Value) -> std::result::Result<Option<Told>, Fault> {
 impl From<WireEvent> for Change {
     fn from(event: WireEvent) -> Self {
         match event.kind.as_deref() {
-            Some("DELETE") => Self::Delete { key: event.kv.key },
+            Some("DELETE") => Self::Delete { revision: event.kv.mod_revision, key: event.kv.key },
             _ => Self::Put { now: event.kv },
         }
     }

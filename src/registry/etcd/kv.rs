@@ -89,6 +89,9 @@ pub(in crate::registry) struct Txn {
 /// What came of them.
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::registry) struct Outcome {
+    #[cfg(feature = "server")]
+    #[serde(default)]
+    header: Header,
     /// Whether the conditions held, and all is done.
     #[serde(default, rename = "succeeded")]
     pub(in crate::registry) is_done: bool,
@@ -97,6 +100,21 @@ pub(in crate::registry) struct Outcome {
 }
 
 impl Outcome {
+    /// The revision of the store since.
+    #[cfg(feature = "server")]
+    pub(super) fn revision(&self) -> i64 {
+        self.header.revision
+    }
+
+    /// What was found under each of the keys that were to be [looked at](Txn::or_get) otherwise, in that order.
+    #[cfg(feature = "server")]
+    pub(super) fn all_found(&self) -> Vec<Option<KeyValue>> {
+        let listing =
+            |response: &Map<String, Value>| Listing::deserialize(response.get("response_range")?).ok();
+        let found = |response| listing(response).and_then(|listing| listing.kvs.into_iter().next());
+        self.responses.iter().map(found).collect()
+    }
+
     /// What was found under the one key that was to be [looked at](Txn::or_get) otherwise.
     pub(in crate::registry) fn found(&self) -> Option<KeyValue> {
         let response = self.responses.first()?.get("response_range")?;
@@ -132,6 +150,34 @@ impl Txn {
     /// If the key has this value.
     pub(in crate::registry) fn if_value(self, key: &str, value: &[u8]) -> Self {
         self.compare(key, "VALUE", json!({"value": encoded(value)}))
+    }
+
+    /// If the key is there, and its value comes before this one in the order of bytes.
+    #[cfg(feature = "server")]
+    pub(super) fn if_value_below(mut self, key: &str, value: &[u8]) -> Self {
+        self.compare.push(json!({
+            "key": encoded(key), "target": "VALUE", "result": "LESS", "value": encoded(value),
+        }));
+        self
+    }
+
+    /// If of the keys that begin with `prefix` none was created after `revision`.
+    #[cfg(feature = "server")]
+    pub(super) fn if_none_since(mut self, prefix: &str, revision: i64) -> Self {
+        self.compare.push(json!({
+            "key": encoded(prefix), "range_end": encoded(end_of(prefix.as_bytes())),
+            "target": "CREATE", "result": "LESS", "create_revision": (revision + 1).to_string(),
+        }));
+        self
+    }
+
+    /// Deletes the keys from `from` on, up to `to`, exclusive.
+    #[cfg(feature = "server")]
+    pub(super) fn delete_between(mut self, from: &str, to: &str) -> Self {
+        self.success.push(json!({
+            "request_delete_range": {"key": encoded(from), "range_end": encoded(to)},
+        }));
+        self
     }
 
     fn compare(mut self, key: &str, target: &str, with: Value) -> Self {

@@ -9,6 +9,8 @@ mod changes;
 mod client;
 mod configuration;
 mod fault;
+#[cfg(feature = "server")]
+mod hosted;
 mod kv;
 mod layout;
 mod lease;
@@ -26,6 +28,8 @@ use async_trait::async_trait;
 
 use self::client::Client;
 pub use self::fault::EtcdCause;
+#[cfg(feature = "server")]
+pub(super) use self::hosted::Hosted;
 use self::kv::{Range, Txn};
 use self::record::{Found, Holding, Record};
 use self::registering::TRIES;

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use super::lease::LeaseId;
 use super::wire::KeyValue;
+#[cfg(feature = "server")]
+use crate::model::Tag;
 use crate::model::{
     Endpoint, HeartbeatTimeout, InstanceId, Metadata, Registration, ServiceId, Tags, Timestamp, Token,
 };
@@ -29,6 +33,9 @@ pub(super) struct Record {
     /// Who that is, in words.
     #[serde(default)]
     pub(super) holder: String,
+    /// What its heartbeats' tokens are made with, where servers keep it. Otherwise it is on a lease of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seed: Option<Uuid>,
     /// It is being taken out on purpose, and counts as gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) leaving: bool,
@@ -45,6 +52,7 @@ impl Record {
             metadata: Metadata::default(),
             heartbeat_timeout: registration.heartbeat_timeout,
             created_at: Timestamp::now(),
+            seed: None,
             leaving: false,
             id,
             instance,
@@ -66,6 +74,11 @@ impl Record {
             heartbeat_timeout: registration.heartbeat_timeout,
             ..self
         }
+    }
+
+    #[cfg(feature = "server")]
+    pub(super) fn has_tag(&self, wanted: &Tag) -> bool {
+        self.tags.iter().any(|tag| tag == wanted)
     }
 
     pub(super) fn registration(&self) -> Registration {

@@ -76,7 +76,7 @@ impl<'a> Following<'a> {
     fn heard(&mut self, change: Change) -> Vec<EventBody> {
         match change {
             Change::Put { now } if self.is_service(&now.key) => self.service_put(&Found::read(&now)),
-            Change::Delete { key } if self.is_service(&key) => self.service_gone(&key),
+            Change::Delete { key, .. } if self.is_service(&key) => self.service_gone(&key),
             Change::Put { now } => {
                 let value = configuration::read(&self.etcd.url, &now);
                 let body = value.and_then(|value| {
@@ -85,7 +85,7 @@ impl<'a> Following<'a> {
                 });
                 body.into_iter().collect()
             }
-            Change::Delete { key } => {
+            Change::Delete { key, .. } => {
                 let id = configuration::id(&self.etcd.url, &key);
                 id.and_then(|id| self.value_gone(id)).into_iter().collect()
             }

@@ -67,7 +67,7 @@ impl Lease {
     }
 
     #[cfg(test)]
-    pub(in crate::registry) fn seed(&self) -> Seed {
+    pub(super) fn seed(&self) -> Seed {
         self.seed
     }
 
@@ -142,6 +142,24 @@ impl Leases {
             lease.deadline = now + millis(lease.timeout.as_duration());
             lease.last_seen = Some(Timestamp::now());
         }
+    }
+
+    /// Those that were heard within the last `span`.
+    pub(in crate::registry) fn heard_within(
+        &mut self,
+        span: Duration,
+        uptime: i64,
+    ) -> impl Iterator<Item = &ServiceId> {
+        let since = self.time.at(uptime) - millis(span);
+        let is_recent = move |lease: &Lease| {
+            lease.last_seen.is_some() && lease.deadline - millis(lease.timeout.as_duration()) >= since
+        };
+        self.by_id.iter().filter(move |(_, lease)| is_recent(lease)).map(|(id, _)| id)
+    }
+
+    /// What the tokens of a service are made with.
+    pub(in crate::registry) fn seed_of(&self, id: &ServiceId) -> Option<Seed> {
+        self.by_id.get(id).map(|lease| lease.seed)
     }
 
     /// Nobody may be dead by what we know: each has its full timeout from now on.

@@ -25,6 +25,14 @@ impl Seed {
         Uuid::parse_str(text).map_or_else(|_| Self::random(), Self)
     }
 
+    pub(in crate::registry) fn of(key: Uuid) -> Self {
+        Self(key)
+    }
+
+    pub(in crate::registry) fn key(self) -> Uuid {
+        self.0
+    }
+
     pub(in crate::registry) fn written(self) -> Token {
         Token::new(self.0.to_string())
     }

@@ -148,6 +148,14 @@ impl EtcdUrl {
         })
     }
 
+    /// The same for one of several tenants, under `<prefix>/tenants/<tenant>`.
+    #[cfg(feature = "server")]
+    pub(super) fn for_tenant(&self, tenant: &str) -> Self {
+        let mut url = Self { prefix: format!("{}/tenants/{tenant}", self.prefix), ..self.clone() };
+        url.shown = url.to_text();
+        url
+    }
+
     /// Where each server speaks HTTP.
     pub(in crate::registry) fn endpoints(&self) -> impl Iterator<Item = Url> {
         let scheme = match self.encryption {
