@@ -100,7 +100,7 @@ impl State {
             value: Some(serde_json::json!(last).to_string()),
             others: Vec::new(),
             bodies: some.into_iter().map(|(_, body)| body.clone()).collect(),
-            servers_as_of: None,
+            unless_new: None,
         })
     }
 }

@@ -171,6 +171,8 @@ impl Core {
             }
         }
         state.is_at(revision);
+        drop(state);
+        self.advanced.notify_waiters();
     }
 
     /// Renews our seat, or takes one.
@@ -247,7 +249,7 @@ impl Core {
                 let known = state.services.get(id)?;
                 let body = EventBody::ServiceTimeout(known.value.registration());
                 let change = self.entry_change(Some(known), None, vec![body])?;
-                Some(Change { servers_as_of: Some(state.revision), ..change })
+                Some(Change { unless_new: Some((self.keys.servers(), state.revision)), ..change })
             };
             dead.iter().take(MOST_DEAD).filter_map(change).collect()
         };

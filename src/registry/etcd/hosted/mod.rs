@@ -18,6 +18,7 @@ mod state;
 mod values;
 mod writer;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long opening waits for the cluster.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a change is tried again that somebody else came before.
-const MOST_TRIES: usize = 10;
+const MOST_TRIES: usize = 50;
 
 /// A registry in an etcd cluster, that this process hosts with any number of others.
 pub(in crate::registry) struct Hosted {
@@ -68,6 +69,11 @@ struct Core {
     orders: mpsc::UnboundedSender<Order>,
     /// Whenever we have become one of the servers.
     seated: Notify,
+    /// Whenever the watch has told of something.
+    advanced: Notify,
+    turns: Turns,
+    /// Whose turn it is to add something where there is little room.
+    last_room: tokio::sync::Mutex<()>,
 }
 
 /// How long the machine has been running, in milliseconds.
@@ -110,26 +116,54 @@ impl Core {
         if dead.is_empty() { Ok(()) } else { self.bury(dead).await }
     }
 
+    /// Waits until the watch has told of everything up to `revision`, or a second.
+    async fn catch_up(&self, revision: i64) {
+        let caught_up = async {
+            loop {
+                let next = self.advanced.notified();
+                if self.state().revision >= revision {
+                    return;
+                }
+                next.await;
+            }
+        };
+        drop(tokio::time::timeout(Duration::from_secs(1), caught_up).await);
+    }
+
     fn not_found(&self, object: Object, id: &str) -> Error {
         Error::NotFound { registry: self.url.as_str().to_owned(), object, id: id.to_owned() }
     }
 
-    /// Makes the change that `plan` finds fit for what is there, again while somebody else comes first. No change, no
-    /// writing.
-    async fn change_as<T>(
+    /// Makes the change of `key` that `plan` finds fit for what is there, again while somebody else comes first. No
+    /// change, no writing.
+    async fn change_as(
         &self,
-        plan: impl Fn(&mut State) -> Result<(Option<Change>, T)> + Send,
-    ) -> Result<T> {
+        key: &str,
+        plan: impl Fn(&mut State) -> Result<Option<Change>> + Send,
+    ) -> Result<()> {
+        let _turn = self.turns.of(key).lock().await;
         for _ in 0..MOST_TRIES {
-            let (change, answer) = plan(&mut self.state())?;
-            let Some(change) = change else { return Ok(answer) };
-            if self.change(change).await? == Outcome::Done {
-                return Ok(answer);
+            let change = plan(&mut self.state())?;
+            let Some(change) = change else { return Ok(()) };
+            match self.change(change).await? {
+                Outcome::Done => return Ok(()),
+                Outcome::Raced(revision) => self.catch_up(revision).await,
             }
         }
         let registry = self.url.as_str().to_owned();
         let source = Cause::Internal("others keep changing the same".to_owned());
         Err(Error::Unavailable { registry, source })
+    }
+
+    /// Where there is little room, only one at a time adds something: held until that is done.
+    async fn adding(
+        &self,
+        room: Option<Room>,
+        count: impl Fn(&State) -> usize,
+    ) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let room = room?;
+        let is_scarce = room.is_scarce(count(&self.state()));
+        if is_scarce { Some(self.last_room.lock().await) } else { None }
     }
 
     /// A change of a service's entry, in every layout.
@@ -154,8 +188,51 @@ impl Core {
             value: record.map(|record| json!(record).to_string()),
             others,
             bodies,
-            servers_as_of: None,
+            unless_new: None,
         })
+    }
+}
+
+/// Those of our clients who want to change the same take turns: one comes first, and the others see what it did.
+struct Turns([tokio::sync::Mutex<()>; 64]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl Turns {
+    fn of(&self, key: &str) -> &tokio::sync::Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        &self.0[usize::try_from(hasher.finish() % 64).unwrap_or_default()]
+    }
+}
+
+/// How many things of a kind there may be.
+#[derive(Clone, Copy)]
+struct Room {
+    limit: u64,
+    object: Object,
+}
+
+impl Room {
+    /// When fewer than this are left, they are added one by one: servers that add in the same instant count the same.
+    const MARGIN: u64 = 500;
+
+    fn is_scarce(self, count: usize) -> bool {
+        count as u64 + Self::MARGIN > self.limit
+    }
+
+    /// # Errors
+    /// When there is none left.
+    fn check(self, count: usize, url: &EtcdUrl) -> Result<()> {
+        let Self { limit, object } = self;
+        if (count as u64) < limit {
+            return Ok(());
+        }
+        Err(Error::LimitReached { registry: url.as_str().to_owned(), object, limit })
     }
 }
 
@@ -174,6 +251,9 @@ impl Hosted {
             keys,
             orders,
             seated: Notify::new(),
+            advanced: Notify::new(),
+            turns: Turns::default(),
+            last_room: tokio::sync::Mutex::default(),
         });
         let runtime = Handle::current();
         let loaded = runtime.block_on(tokio::time::timeout(START_PATIENCE, core.load()));
@@ -223,10 +303,13 @@ impl Registry for Hosted {
 
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
         self.at_hand().await?;
-        let (core, limit) = (&*self.core, self.limits().services);
+        let core = &*self.core;
+        let room = self.limits().services.map(|limit| Room { limit, object: Object::Service });
+        let _adding = core.adding(room, |state| state.services.len()).await;
         let seed = Seed::random();
         let record = Record { seed: Some(seed.key()), ..Record::new(registration, claim) };
-        core.change_as(|state| {
+        let key = layout::key(&core.url, &registration.id);
+        core.change_as(&key, |state| {
             let known = state.services.get(&registration.id).cloned();
             let holder =
                 known.as_ref().map(|known| &known.value).filter(|held| held.instance != claim.instance);
@@ -242,18 +325,17 @@ impl Registry for Hosted {
                 Some(held) => bodies.push(EventBody::ServiceRemove(held.registration())),
                 None => {}
             }
-            if known.is_none() && limit.is_some_and(|limit| state.services.len() as u64 >= limit) {
-                let registry = core.url.as_str().to_owned();
-                return Err(Error::LimitReached {
-                    registry,
-                    object: Object::Service,
-                    limit: limit.unwrap_or_default(),
-                });
+            let mut unless_new = None;
+            if let Some(room) = room.filter(|_| known.is_none()) {
+                let count = state.services.len();
+                room.check(count, &core.url)?;
+                unless_new = room.is_scarce(count).then(|| (core.keys.services(), state.revision));
             }
             if holder.is_some() || known.is_none() {
                 bodies.push(EventBody::ServiceJoin(registration.clone()));
             }
-            Ok((core.entry_change(known.as_ref(), Some(&record), bodies), ()))
+            let change = core.entry_change(known.as_ref(), Some(&record), bodies);
+            Ok(change.map(|change| Change { unless_new, ..change }))
         })
         .await?;
         let mut lease = Lease::new(seed, registration.heartbeat_timeout, Some(claim.instance));
@@ -286,14 +368,14 @@ impl Registry for Hosted {
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
         self.at_hand().await?;
         let core = &*self.core;
-        core.change_as(|state| {
+        core.change_as(&layout::key(&core.url, id), |state| {
             let known = state.services.get(id).filter(|known| match whose {
                 Owner::Anyone => true,
                 Owner::Instance(instance) => known.value.instance == instance,
             });
             let known = known.ok_or_else(|| core.not_found(Object::Service, id.as_str()))?;
             let body = EventBody::ServiceRemove(known.value.registration());
-            Ok((core.entry_change(Some(known), None, vec![body]), ()))
+            Ok(core.entry_change(Some(known), None, vec![body]))
         })
         .await
     }
@@ -301,7 +383,7 @@ impl Registry for Hosted {
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {
         self.at_hand().await?;
         let core = &*self.core;
-        core.change_as(|state| {
+        core.change_as(&layout::key(&core.url, id), |state| {
             let known = state.services.get(id).ok_or_else(|| core.not_found(Object::Service, id.as_str()))?;
             if known.value.seed.is_none() {
                 return Err(Error::Unsupported {
@@ -317,9 +399,9 @@ impl Registry for Hosted {
             registration.metadata = update.metadata.clone().unwrap_or(registration.metadata);
             let record = known.value.clone().with(&registration);
             if record == known.value {
-                return Ok((None, ()));
+                return Ok(None);
             }
-            Ok((core.entry_change(Some(known), Some(&record), Vec::new()), ()))
+            Ok(core.entry_change(Some(known), Some(&record), Vec::new()))
         })
         .await
     }

@@ -251,8 +251,8 @@ impl State {
             Expected::Absent => revision.is_none(),
             Expected::Unchanged(expected) => revision == Some(expected),
         };
-        // What servers there are is known by the watch alone.
-        is_expected && change.servers_as_of.is_none()
+        // What is new is known by the watch alone.
+        is_expected && change.unless_new.is_none()
     }
 
     fn was_logged(&mut self, found: &KeyValue) {

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::Hosted;
 use super::writer::{Change, Expected};
+use super::{Hosted, Room};
 use crate::model::{ConfigurationId, ConfigurationValue, EventBody, Page};
-use crate::registry::{ConfigurationQuery, ConfigurationStore, Error, Object, Result};
+use crate::registry::{ConfigurationQuery, ConfigurationStore, Object, Result};
 
 #[async_trait]
 impl ConfigurationStore for Hosted {
@@ -29,15 +29,20 @@ impl ConfigurationStore for Hosted {
 
     async fn set(&self, value: &ConfigurationValue) -> Result<()> {
         self.core.ready().await?;
-        let (core, limit) = (&*self.core, self.limits().configuration_values);
-        core.change_as(|state| {
+        let core = &*self.core;
+        let limit = self.limits().configuration_values;
+        let room = limit.map(|limit| Room { limit, object: Object::ConfigurationValue });
+        let _adding = core.adding(room, |state| state.values.len()).await;
+        let key = core.keys.value(&value.id);
+        core.change_as(&key, |state| {
             let known = state.values.get(&value.id);
             if known.is_some_and(|known| known.value == *value) {
-                return Ok((None, ()));
+                return Ok(None);
             }
-            if known.is_none() && limit.is_some_and(|limit| state.values.len() as u64 >= limit) {
-                let (registry, limit) = (core.url.as_str().to_owned(), limit.unwrap_or_default());
-                return Err(Error::LimitReached { registry, object: Object::ConfigurationValue, limit });
+            let mut unless_new = None;
+            if let Some(room) = room.filter(|_| known.is_none()) {
+                room.check(state.values.len(), &core.url)?;
+                unless_new = room.is_scarce(state.values.len()).then(|| (core.keys.values(), state.revision));
             }
             let body = EventBody::ConfigurationUpdate {
                 old_value: known.map(|known| known.value.value().to_owned()),
@@ -45,14 +50,14 @@ impl ConfigurationStore for Hosted {
                 configuration_value_id: value.id.clone(),
             };
             let change = Change {
-                key: core.keys.value(&value.id),
+                key: key.clone(),
                 expected: known.map_or(Expected::Absent, |known| Expected::Unchanged(known.revision)),
                 value: Some(value.value().to_owned()),
                 others: Vec::new(),
                 bodies: vec![body],
-                servers_as_of: None,
+                unless_new,
             };
-            Ok((Some(change), ()))
+            Ok(Some(change))
         })
         .await
     }
@@ -60,7 +65,8 @@ impl ConfigurationStore for Hosted {
     async fn remove(&self, id: &ConfigurationId) -> Result<()> {
         self.core.ready().await?;
         let core = &*self.core;
-        core.change_as(|state| {
+        let key = core.keys.value(id);
+        core.change_as(&key, |state| {
             let known = state.values.get(id);
             let known = known.ok_or_else(|| core.not_found(Object::ConfigurationValue, id.as_str()))?;
             let body = EventBody::ConfigurationRemove {
@@ -68,14 +74,14 @@ impl ConfigurationStore for Hosted {
                 configuration_value_id: id.clone(),
             };
             let change = Change {
-                key: core.keys.value(id),
+                key: key.clone(),
                 expected: Expected::Unchanged(known.revision),
                 value: None,
                 others: Vec::new(),
                 bodies: vec![body],
-                servers_as_of: None,
+                unless_new: None,
             };
-            Ok((Some(change), ()))
+            Ok(Some(change))
         })
         .await
     }

@@ -35,8 +35,8 @@ pub(super) struct Change {
     pub(super) others: Vec<(String, Option<String>)>,
     /// What is to be recorded of it.
     pub(super) bodies: Vec<EventBody>,
-    /// That no server has come since this revision.
-    pub(super) servers_as_of: Option<i64>,
+    /// That nothing has been added under a prefix since a revision.
+    pub(super) unless_new: Option<(String, i64)>,
 }
 
 /// What a key has to be for a change to it.
@@ -51,8 +51,8 @@ pub(super) enum Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
-    /// Somebody else changed it first: nothing is done, and what is there is known by now.
-    Raced,
+    /// Somebody else changed it first: nothing is done, and what was there at this revision is known by now.
+    Raced(i64),
 }
 
 /// A change that somebody waits for.
@@ -177,7 +177,7 @@ impl Core {
             }
             let is_possible = |order: &Order| state.holds(&order.change);
             let (possible, raced): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_possible);
-            answer(raced, Outcome::Raced);
+            answer(raced, Outcome::Raced(outcome.revision()));
             batch = possible;
         }
         batch
@@ -209,8 +209,8 @@ impl Core {
                     None => txn.delete(key),
                 };
             }
-            if let Some(revision) = change.servers_as_of {
-                txn = txn.if_none_since(&self.keys.servers(), revision);
+            if let Some((prefix, revision)) = &change.unless_new {
+                txn = txn.if_none_since(prefix, *revision);
             }
             for body in &change.bodies {
                 let event = Event { id: time.uuid(), timestamp: time.timestamp(), body: body.clone() };
