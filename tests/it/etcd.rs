@@ -1,0 +1,1 @@
+//! A registry that is an etcd cluster: what the suite over every backend does not ask.
