@@ -47,7 +47,6 @@ impl Release {
 /// A cluster that runs. Dropped, it is killed.
 pub(crate) struct Etcd {
     directory: TempDir,
-    release: Release,
     pub(crate) members: Vec<Member>,
     encryption: Encryption,
 }
@@ -122,17 +121,11 @@ impl Etcd {
     ) -> Option<Self> {
         let program = release.program(test)?;
         // Somebody else may get a port between our look and its use.
-        let mut tries = (0..5).map(|_| Self::try_start(release, &program, count, options, encryption));
+        let mut tries = (0..5).map(|_| Self::try_start(&program, count, options, encryption));
         Some(tries.find_map(|etcd| etcd).unwrap())
     }
 
-    fn try_start(
-        release: Release,
-        program: &Path,
-        count: usize,
-        options: &[&str],
-        encryption: Encryption,
-    ) -> Option<Self> {
+    fn try_start(program: &Path, count: usize, options: &[&str], encryption: Encryption) -> Option<Self> {
         let directory = TempDir::new().unwrap();
         if encryption == Encryption::Mutual {
             let made = Command::new("sh").args(["-c", MAKE]).current_dir(directory.path()).output().unwrap();
@@ -174,7 +167,7 @@ impl Etcd {
             Member { arguments, program, directory: data, address: clients[number], process }
         });
         let members = members.collect();
-        let mut etcd = Self { directory, release, members, encryption };
+        let mut etcd = Self { directory, members, encryption };
         etcd.is_up().then_some(etcd)
     }
 
@@ -205,7 +198,8 @@ impl Etcd {
 
     /// Creates the user `app` anew: whoever has logged in as him has to do so again.
     pub(crate) fn renew_user(&self, password: &str) {
-        let token = self.ask("auth/authenticate", &json!({"name": "root", "password": ROOT})).1["token"].clone();
+        let token =
+            self.ask("auth/authenticate", &json!({"name": "root", "password": ROOT})).1["token"].clone();
         let token = token.as_str().unwrap();
         for (path, body) in [
             ("auth/user/delete", json!({"name": "app"})),
@@ -232,10 +226,6 @@ impl Etcd {
     /// A file of the certificates that it was started with.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    pub(crate) fn release(&self) -> Release {
-        self.release
     }
 
     /// Asks whichever member answers first, directly.
