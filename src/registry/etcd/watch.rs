@@ -1,8 +1,10 @@
 //! What happens in the registry, as etcd's watch tells it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::changes::{Change, Changes, Told};
 use super::record::{Found, Record};
@@ -10,6 +12,9 @@ use super::{Etcd, configuration, layout};
 use crate::model::{ConfigurationId, Event, EventBody};
 use crate::registry::watch::{Left, Listed, Recorder, Seen};
 use crate::registry::{Result, Watch};
+
+/// A watch that has told something, or lasted for longer, may be opened again at once.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// A watch that goes on over lost connections, servers and compactions.
 pub(super) struct Following<'a> {
@@ -20,6 +25,8 @@ pub(super) struct Following<'a> {
     /// Everything up to here is known.
     revision: i64,
     changes: Option<Changes<'a>>,
+    /// Since when that has told of nothing; none once it has.
+    silent_since: Option<Instant>,
     /// What is known cannot be gone on with.
     is_outdated: bool,
     /// Recorded, and not told yet.
@@ -36,6 +43,7 @@ impl<'a> Following<'a> {
             recorder: Recorder::default(),
             revision: 0,
             changes: None,
+            silent_since: None,
             is_outdated: true,
             pending: Vec::new(),
         };
@@ -126,13 +134,15 @@ impl<'a> Following<'a> {
         if self.is_outdated {
             self.look().await?;
         }
-        if self.changes.is_none() {
+        let Some(changes) = &mut self.changes else {
             let prefix = format!("/{}/", self.etcd.url.prefix());
             self.changes = Some(self.etcd.client.changes(&prefix, self.revision + 1).await?);
-        }
-        let Some(changes) = &mut self.changes else { return Ok(()) };
+            self.silent_since = Some(Instant::now());
+            return Ok(());
+        };
         match changes.next().await {
             Ok(Told::Changes(changes, revision)) => {
+                self.silent_since = None;
                 let bodies: Vec<_> = changes.into_iter().flat_map(|change| self.heard(change)).collect();
                 self.record(bodies);
                 self.revision = self.revision.max(revision);
@@ -145,7 +155,9 @@ impl<'a> Following<'a> {
             }
             Err(error) => {
                 self.changes = None;
-                Err(error)
+                // A server that has gone away is nothing to tell of while there is another.
+                let is_settled = self.silent_since.is_none_or(|since| since.elapsed() > SETTLED);
+                if is_settled { Ok(()) } else { Err(error) }
             }
         }
     }
@@ -163,12 +175,7 @@ impl Watch for Following<'_> {
             if !self.pending.is_empty() {
                 return Ok(std::mem::take(&mut self.pending));
             }
-            let was_open = self.changes.is_some();
-            match self.hear().await {
-                // A server that has gone away is nothing to tell of while there is another.
-                Err(_) if was_open => {}
-                heard => heard?,
-            }
+            self.hear().await?;
         }
     }
 }
