@@ -21,6 +21,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server that runs. Dropped, it is killed.
 pub(crate) struct Server {
     pub(crate) place: Place,
+    registry: String,
     options: Vec<String>,
     process: Running,
     scheme: String,
@@ -37,10 +38,22 @@ impl Server {
     /// The same at this address.
     #[track_caller]
     pub(crate) fn start_at(place: Place, listen: &str, options: &[&str]) -> Self {
+        let registry = registry(&place);
+        Self::start_with(place, registry, listen, options)
+    }
+
+    /// The same over this registry, with a place for its log alone.
+    #[track_caller]
+    pub(crate) fn over(registry: &str, options: &[&str]) -> Self {
+        Self::start_with(Place::new(), registry.to_owned(), "127.0.0.1:0", options)
+    }
+
+    #[track_caller]
+    fn start_with(place: Place, registry: String, listen: &str, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let mut process = Running::start(&mut command(&place, listen, &options));
+        let mut process = Running::start(&mut command(&place, &registry, listen, &options));
         let (scheme, address) = wait_until_ready(&place, &mut process);
-        Self { place, options, process, scheme, address }
+        Self { place, registry, options, process, scheme, address }
     }
 
     /// One that lets everybody in.
@@ -61,7 +74,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn refusal(place: &Place, listen: &str, options: &[&str]) -> (ExitStatus, String) {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let mut process = Running::start(&mut command(place, listen, &options));
+        let mut process = Running::start(&mut command(place, &registry(place), listen, &options));
         (process.wait(), log(place))
     }
 
@@ -101,7 +114,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         wait_until("the end before a restart", || self.has_ended());
-        let mut command = command(&self.place, &self.address.to_string(), &self.options);
+        let mut command = command(&self.place, &self.registry, &self.address.to_string(), &self.options);
         self.process = Running::start(&mut command);
         let (_, address) = wait_until_ready(&self.place, &mut self.process);
         assert_eq!(address, self.address);
@@ -120,10 +133,10 @@ pub(crate) fn write_accounts(place: &Place, accounts: &str, mode: u32) -> String
     file.display().to_string()
 }
 
-fn command(place: &Place, listen: &str, options: &[String]) -> Command {
+fn command(place: &Place, registry: &str, listen: &str, options: &[String]) -> Command {
     let log = fs::File::create(place.path().join("server.log")).unwrap();
     let mut command = place.program(RAXSR);
-    command.args(["serve", "--listen", listen, "--registry", &registry(place)]).args(options);
+    command.args(["serve", "--listen", listen, "--registry", registry]).args(options);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command
 }
