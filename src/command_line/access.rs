@@ -1,5 +1,7 @@
 #[cfg(feature = "http")]
 mod consul;
+#[cfg(feature = "http")]
+mod etcd;
 mod tls;
 
 use std::io;
@@ -35,6 +37,9 @@ pub(crate) struct AccessArguments {
     /// of several, `consul://host1,host2`, the next is asked when one fails. `?dc=`, `?ns=` and `?partition=` say which
     /// part of Consul is meant. What it leaves open, the variables of Consul's own programs say, such as
     /// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_CACERT`.
+    /// `etcd://host:2379,host:2379/prefix?layout=native,registrator,skydns,grpc&domain=cluster.local` is an etcd
+    /// cluster, `etcd+https://` over TLS; for it, `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD` and the like
+    /// count. The native layout is always written, the others for other readers.
     #[arg(
         long,
         short,
@@ -61,7 +66,8 @@ pub(crate) struct AccessArguments {
 
     /// A file whose first line is the key to log in with
     ///
-    /// It is read again at each login. To a Consul agent, the key is its token.
+    /// It is read again at each login. To a Consul agent, the key is its token; to etcd, it is the
+    /// user's password.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -206,7 +212,7 @@ impl AccessArguments {
         let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
         let registry = url.as_ref().map_or_else(embedded, Said::parse)?;
         #[cfg(feature = "http")]
-        let registry = consul::located(registry)?;
+        let registry = etcd::located(consul::located(registry)?)?;
         let origin = url.map_or_else(|| Origins::DEFAULT.to_owned(), |url| url.origin);
         let mut warnings = Vec::new();
         if sources.is_typed("api_key") {
@@ -220,6 +226,13 @@ impl AccessArguments {
                 warnings.extend(consul::unused(sources));
                 let (access, origins) = self.consul_access(sources, url, origin)?;
                 warnings.extend(consul::warnings(url, &access));
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
+            #[cfg(feature = "http")]
+            RegistryUrl::Etcd(url) => {
+                let (access, origins) = self.etcd_access(sources, url, origin)?;
+                warnings.extend(in_the_clear(&registry, &access));
                 (access, origins)
             }
             registry if asks_for_login(registry) => {
@@ -350,7 +363,7 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) => true,
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => false,
     }
 }
 
@@ -361,13 +374,21 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => url.is_in_the_clear(),
-        // It has its own warnings.
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
+        RegistryUrl::Consul(url) => url.is_in_the_clear(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.is_in_the_clear(),
     };
-    let logs_in = access.credentials.is_some() || names_credentials(registry);
+    let logs_in = access.credentials.is_some() || access.token.is_some() || names_credentials(registry);
+    let scheme = match registry {
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => "consul+https",
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(_) => "etcd+https",
+        _ => "https",
+    };
     (is_in_the_clear && logs_in)
-        .then(|| format!("the key for {registry} can be read on the way: use an https:// URL"))
+        .then(|| format!("the key for {registry} can be read on the way: use {scheme}://"))
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {
@@ -378,6 +399,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(url) => url.credentials().is_some(),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(url) => url.token().is_some(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.user().is_some(),
     }
 }
 

@@ -87,7 +87,7 @@ fn an_agent_that_forgot_the_service_is_told_again_within_an_interval() {
     let Some(mut consul) = Consul::start("an_agent_that_forgot_the_service_is_told_again") else { return };
     let place = Place::new();
     let (_wrapper, log) = wrapper(&place, &consul, "log");
-    wait_until("the registration", || lists(&place, &consul));
+    wait_until("the registration", || says(&log, "registered"));
     consul.kill();
     consul.restart_empty();
     let start = Instant::now();

@@ -54,7 +54,7 @@ fn username(target: &Target) -> Option<&str> {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(_) => None,
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => None,
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
     };
     in_url.or(target.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
 }

@@ -48,12 +48,6 @@ pub(super) fn warnings(url: &ConsulUrl, access: &Access) -> Vec<String> {
         );
         warnings.push(warning);
     }
-    let has_secret = url.token().is_some() || access.token.is_some() || access.credentials.is_some();
-    if url.is_in_the_clear() && has_secret {
-        let warning =
-            format!("the token for {} can be read on the way: use a consul+https:// URL", url.as_str());
-        warnings.push(warning);
-    }
     if url.is_tls() && access.tls.peer == Peer::Anybody {
         let warning = format!("{VERIFY} is off: anybody may be at {}", url.as_str());
         warnings.push(warning);

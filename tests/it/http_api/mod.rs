@@ -8,6 +8,7 @@ mod identity;
 mod killed;
 mod limits;
 mod operations;
+mod over_etcd;
 mod pagination;
 mod paths;
 mod prometheus;

@@ -12,12 +12,16 @@ use serde_json::Value;
 
 use super::{Place, RAXSR, Running, wait_for, wait_until};
 
+/// Names an etcd cluster that servers are to keep their registries in, instead of a file.
+pub(crate) const CLUSTER: &str = "SERVICE_REGISTRY_TEST_CLUSTER";
+
 /// No answer takes as long, even on a busy machine: nothing hangs.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server that runs. Dropped, it is killed.
 pub(crate) struct Server {
     pub(crate) place: Place,
+    registry: String,
     options: Vec<String>,
     process: Running,
     scheme: String,
@@ -34,10 +38,22 @@ impl Server {
     /// The same at this address.
     #[track_caller]
     pub(crate) fn start_at(place: Place, listen: &str, options: &[&str]) -> Self {
+        let registry = registry(&place);
+        Self::start_with(place, registry, listen, options)
+    }
+
+    /// The same over this registry, with a place for its log alone.
+    #[track_caller]
+    pub(crate) fn over(registry: &str, options: &[&str]) -> Self {
+        Self::start_with(Place::new(), registry.to_owned(), "127.0.0.1:0", options)
+    }
+
+    #[track_caller]
+    fn start_with(place: Place, registry: String, listen: &str, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let mut process = Running::start(&mut command(&place, listen, &options));
+        let mut process = Running::start(&mut command(&place, &registry, listen, &options));
         let (scheme, address) = wait_until_ready(&place, &mut process);
-        Self { place, options, process, scheme, address }
+        Self { place, registry, options, process, scheme, address }
     }
 
     /// One that lets everybody in.
@@ -58,7 +74,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn refusal(place: &Place, listen: &str, options: &[&str]) -> (ExitStatus, String) {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let mut process = Running::start(&mut command(place, listen, &options));
+        let mut process = Running::start(&mut command(place, &registry(place), listen, &options));
         (process.wait(), log(place))
     }
 
@@ -98,7 +114,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         wait_until("the end before a restart", || self.has_ended());
-        let mut command = command(&self.place, &self.address.to_string(), &self.options);
+        let mut command = command(&self.place, &self.registry, &self.address.to_string(), &self.options);
         self.process = Running::start(&mut command);
         let (_, address) = wait_until_ready(&self.place, &mut self.process);
         assert_eq!(address, self.address);
@@ -117,12 +133,19 @@ pub(crate) fn write_accounts(place: &Place, accounts: &str, mode: u32) -> String
     file.display().to_string()
 }
 
-fn command(place: &Place, listen: &str, options: &[String]) -> Command {
+fn command(place: &Place, registry: &str, listen: &str, options: &[String]) -> Command {
     let log = fs::File::create(place.path().join("server.log")).unwrap();
     let mut command = place.program(RAXSR);
-    command.args(["serve", "--listen", listen, "--registry", &place.url()]).args(options);
+    command.args(["serve", "--listen", listen, "--registry", registry]).args(options);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command
+}
+
+/// A file, or where this cluster is named, a part of it.
+fn registry(place: &Place) -> String {
+    let name = place.path().file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_start_matches('.');
+    std::env::var(CLUSTER).map_or_else(|_| place.url(), |cluster| format!("{cluster}/{name}"))
 }
 
 fn log(place: &Place) -> String {
