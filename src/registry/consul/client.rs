@@ -114,10 +114,12 @@ impl Agent {
         };
         let (is_remote, mut host) = (!is_loopback(&base), None);
         if let (Some(name), "https") = (&tls.server_name, base.scheme()) {
-            let real = base.host()?.to_owned();
-            host = HeaderValue::from_str(&authority(&real, base.port())).ok();
-            route = Route::Host(real);
-            base.set_host(Some(name)).ok()?;
+            let (real, port) = (base.host()?.to_owned(), base.port());
+            // What is no name leaves it at the name in the URL, which will not be the certificate's.
+            if base.set_host(Some(name)).is_ok() {
+                host = HeaderValue::from_str(&authority(&real, port)).ok();
+                route = Route::Host(real);
+            }
         }
         let http = Http::by(route, tls, Some(IDLE));
         Some(Self { http, base, name, host, is_remote, myself: OnceCell::new() })

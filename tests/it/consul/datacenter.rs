@@ -127,6 +127,24 @@ fn what_consumers_will_miss_is_said_once() {
 }
 
 #[test]
+fn an_agent_elsewhere_is_warned_of_where_it_matters() {
+    let Some(consul) = Consul::start("an_agent_elsewhere_is_warned_of_where_it_matters") else { return };
+    let place = Place::new();
+    // It leads to this machine, but not by an address that has to.
+    let url = format!("consul://{MASTER}@0.0.0.0:{}", consul.address().port());
+    for (log, address, is_warned) in
+        [("with", &["--port=80", "--address=192.0.2.1"][..], false), ("without", &["--port=80"], true)]
+    {
+        let (mut wrapper, log) = wrapper_at(&place, &url, log, address);
+        wait_until("the registration", || says(&log, "registered service=web1"));
+        assert_eq!(says(&log, "it gives no address"), is_warned);
+        assert!(says(&log, "can be read on the way: use consul+https://") && !says(&log, MASTER));
+        wrapper.signal(Signal::SIGTERM);
+        wrapper.wait();
+    }
+}
+
+#[test]
 fn an_empty_list_is_doubted_where_a_token_may_be_missing() {
     let Some(consul) = Consul::denying("an_empty_list_is_doubted_where_a_token_may_be_missing") else {
         return;
