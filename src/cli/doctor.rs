@@ -15,7 +15,7 @@ use super::output::{self, Cell, Format, Output, Row};
 use crate::command_line::{Login, Target};
 use crate::message::{Hint, chain};
 use crate::model::{HeartbeatTimeout, Limit, PageRequest, Timestamp};
-use crate::registry::{self, Registry, ServiceQuery};
+use crate::registry::{self, Caveat, Registry, ServiceQuery};
 
 /// The server's clock is told in whole seconds, and too late by as long as its answer takes.
 const SAME_TIME: Duration = Duration::from_secs(2);
@@ -175,10 +175,15 @@ async fn read(target: &Target, registry: &dyn Registry) -> (Check, Check) {
     let query = ServiceQuery { tag: None, page: PageRequest { marker: None, limit } };
     let sent = Instant::now();
     let answer = registry.services(&query).await;
-    let reach = Check::ok("reach", format!("answers in {}", shown(sent.elapsed())));
+    let found = format!("answers in {}", shown(sent.elapsed()));
+    let (reach, hidden) = match registry.caveat() {
+        None => (Check::ok("reach", found), None),
+        Some(Caveat::Hidden(why)) => (Check::ok("reach", found), Some(why)),
+        Some(Caveat::Down(which)) => (Check::warn("reach", format!("{found}, but {which}"), remedy), None),
+    };
     match answer {
         Ok(page) => match page.stale_since {
-            None => (reach, authenticated(&target.origins.login, registry.caveat())),
+            None => (reach, authenticated(&target.origins.login, hidden)),
             Some(since) => {
                 let found = format!("does not answer, and what is known of it is of {since}");
                 let reach = Check { status: Status::Fail, ..Check::warn("reach", found, remedy) };
@@ -192,9 +197,9 @@ async fn read(target: &Target, registry: &dyn Registry) -> (Check, Check) {
     }
 }
 
-fn authenticated(login: &Login, caveat: Option<String>) -> Check {
-    if let Some(caveat) = caveat {
-        return Check { remedy: None, ..Check::warn("authenticated", caveat, "") };
+fn authenticated(login: &Login, hidden: Option<String>) -> Check {
+    if let Some(why) = hidden {
+        return Check { remedy: None, ..Check::warn("authenticated", why, "") };
     }
     let found = match login {
         Login::NotNeeded => "not needed",

@@ -65,7 +65,7 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
                 warn(&staleness(registry.url(), since, Timestamp::now()));
             }
             if let Some(caveat) = registry.caveat() {
-                warn(&caveat);
+                warn(&caveat.to_string());
             }
             output.page(&page, part.extent())?;
         }

@@ -167,8 +167,8 @@ pub trait Registry: Send + Sync {
         Ok(None)
     }
 
-    /// What is to be known about the last [list](Self::services) that it gave, in words.
-    fn caveat(&self) -> Option<String> {
+    /// What is to be known about the last [list](Self::services) that it gave.
+    fn caveat(&self) -> Option<Caveat> {
         None
     }
 
@@ -309,6 +309,22 @@ pub struct Statistics {
     pub services: u64,
     /// How many it has seen die since it was opened.
     pub timeouts: u64,
+}
+
+/// What is to be known about an answer that came, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caveat {
+    /// It came from another server than the one that was asked first: which one failed, and why.
+    Down(String),
+    /// There may be more than we got to see: why.
+    Hidden(String),
+}
+
+impl std::fmt::Display for Caveat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Down(text) | Self::Hidden(text)) = self;
+        f.write_str(text)
+    }
 }
 
 /// How much a hosted registry takes; `None` is as much as there is.

@@ -1,8 +1,8 @@
 //! Asking agents: the one that is pinned until it fails, then the next.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,6 +15,7 @@ use url::Url;
 
 use super::catalog::Myself;
 use super::token::TokenSlot;
+use crate::message::chain;
 use crate::model::printable;
 use crate::registry::endpoints::Endpoints;
 use crate::registry::http::{Answer, Http, HttpCause, Route, is_loopback, key};
@@ -38,6 +39,8 @@ pub(super) struct Client {
     agents: Endpoints<Arc<Agent>>,
     /// Something was left out of an answer because of the token.
     has_filtered: AtomicBool,
+    /// The last agent that another was asked instead of, and why.
+    passed_over: Mutex<Option<String>>,
 }
 
 /// The HTTP interface of one agent.
@@ -140,7 +143,17 @@ impl Client {
             agents: Endpoints::new(agents.map(Arc::new).collect()),
             url: url.clone(),
             has_filtered: AtomicBool::new(false),
+            passed_over: Mutex::default(),
         }
+    }
+
+    /// Which agent failed, so that another was asked, since the last time this was asked, and why.
+    pub(super) fn passed_over(&self) -> Option<String> {
+        self.lock_passed_over().take()
+    }
+
+    fn lock_passed_over(&self) -> MutexGuard<'_, Option<String>> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether something was left out of an answer because of the token, since the last time this was asked. Consul tells
@@ -168,7 +181,12 @@ impl Client {
         loop {
             let attempt = self.agents.attempt();
             match work(Arc::clone(attempt.server())).await {
-                Err(Error::Unavailable { .. }) if others > 0 => others -= 1,
+                Err(Error::Unavailable { source, .. }) if others > 0 => {
+                    let told =
+                        format!("agent {} is not available: {}", attempt.server().name, chain(&source));
+                    *self.lock_passed_over() = Some(told);
+                    others -= 1;
+                }
                 Err(error @ Error::Unavailable { .. }) => return Err(error),
                 done => {
                     attempt.answered();

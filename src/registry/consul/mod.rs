@@ -36,8 +36,8 @@ use self::watch::Follower;
 use super::http::HttpCause;
 use super::watch::Watch;
 use super::{
-    Access, Cause, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota, Registry,
-    Result, ServiceQuery,
+    Access, Cause, Caveat, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota,
+    Registry, Result, ServiceQuery,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 
@@ -59,8 +59,8 @@ pub(super) struct Consul {
     registering: tokio::sync::Mutex<()>,
     /// What was said, and is not said again.
     told: Told,
-    /// What is to be known about the last list.
-    caveat: Mutex<Option<String>>,
+    /// Why the last list may lack something.
+    hidden: Mutex<Option<String>>,
 }
 
 impl Consul {
@@ -70,7 +70,7 @@ impl Consul {
             placement: Arc::default(),
             registering: tokio::sync::Mutex::default(),
             told: Told::default(),
-            caveat: Mutex::default(),
+            hidden: Mutex::default(),
         }
     }
 
@@ -220,17 +220,18 @@ impl Registry for Consul {
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>> {
         let instances = self.instances(query.tag.as_ref().map(crate::model::Tag::as_str)).await?;
         let is_filtered = self.client.has_filtered();
-        let caveat = if instances.is_empty() {
+        let hidden = if instances.is_empty() {
             self.doubt().await
         } else {
             is_filtered.then(|| format!("{} leaves out what this token may not read", self.url()))
         };
-        *self.caveat.lock().unwrap_or_else(PoisonError::into_inner) = caveat;
+        *self.hidden.lock().unwrap_or_else(PoisonError::into_inner) = hidden;
         Ok(catalog::page(&instances, query))
     }
 
-    fn caveat(&self) -> Option<String> {
-        self.caveat.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn caveat(&self) -> Option<Caveat> {
+        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.client.passed_over().map(Caveat::Down).or(hidden.map(Caveat::Hidden))
     }
 
     fn events(&self) -> Result<&dyn EventLog> {

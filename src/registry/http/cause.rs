@@ -148,6 +148,8 @@ impl Hint for HttpCause {
             Self::NoPage { .. } => "a registry's URL usually ends in /v1.0",
             Self::Redirect { .. } => "give the URL that it names with --registry",
             Self::Status { status: 401 | 403, .. } | Self::NoKey { .. } => CREDENTIALS,
+            // Consul has tokens: it is somebody before it who asks for a name.
+            Self::Denied { status: 401, .. } => "check the name and the password: CONSUL_HTTP_AUTH",
             Self::Denied { .. } => "check the token: CONSUL_HTTP_TOKEN, or --api-key-file",
             Self::Login { source, .. } => match &**source {
                 Self::Status { status: 400, .. } => CREDENTIALS,

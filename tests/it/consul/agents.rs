@@ -62,6 +62,12 @@ fn a_command_asks_the_next_agent_where_one_is_not_there() {
         let output = raxsr(&place, &url, words);
         assert!(output.status.success(), "{words:?}: {output:?}");
     }
+    let doctor = raxsr(&place, &url, &["doctor"]);
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    assert!(
+        told.contains("warn  reach") && told.contains("agent 127.0.0.1:1 is not available: cannot connect"),
+        "{told}"
+    );
     let output = raxsr(&place, "consul://127.0.0.1:1,127.0.0.1:2", &["services", "list"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
