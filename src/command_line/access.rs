@@ -1,5 +1,6 @@
 #[cfg(feature = "http")]
 mod consul;
+mod several;
 mod tls;
 
 use std::io;
@@ -23,7 +24,7 @@ const RAXSR_API_KEY: &str = "RAXSR_API_KEY";
 const RAXSR_AUTH_URL: &str = "RAXSR_AUTH_URL";
 
 /// Which registry, and how to get in.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct AccessArguments {
     /// The registry's URL [default: the embedded registry]
     ///
@@ -33,6 +34,10 @@ pub(crate) struct AccessArguments {
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
     /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
     /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
+    ///
+    /// service-registry-wrapper takes several, and keeps the service in each of them, whatever becomes of the others:
+    /// see --require. In the variable they are separated by blanks. The options for logging in hold for each registry
+    /// that asks for such a login; a login in its URL comes first.
     #[arg(
         long,
         short,
@@ -43,7 +48,7 @@ pub(crate) struct AccessArguments {
         value_name = "URL",
         hide_env_values = true
     )]
-    registry: Option<String>,
+    registry: Vec<String>,
 
     /// Who we are to the registry
     ///
@@ -59,7 +64,8 @@ pub(crate) struct AccessArguments {
 
     /// A file whose first line is the key to log in with
     ///
-    /// It is read again at each login. To a Consul agent, the key is its token.
+    /// It is read again at each login. To a Consul agent, the key is its token, unless there is another registry that
+    /// has users.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -120,6 +126,21 @@ pub(crate) struct Target {
     pub(crate) warnings: Vec<String>,
 }
 
+impl Target {
+    /// Who we are there, where that is by name.
+    pub(crate) fn username(&self) -> Option<&str> {
+        let in_url = match &self.registry {
+            #[cfg(feature = "http")]
+            RegistryUrl::Rackspace(url) => url.credentials(),
+            #[cfg(feature = "sqlite")]
+            RegistryUrl::Sqlite(_) => None,
+            #[cfg(feature = "http")]
+            RegistryUrl::Consul(_) => None,
+        };
+        in_url.or(self.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
+    }
+}
+
 /// Why it is not known which registry is meant, or how to get in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccessError {
@@ -140,6 +161,17 @@ pub(crate) enum AccessError {
     Empty { flag: &'static str, path: PathBuf, content: &'static str },
     #[error("{given}: a certificate and its private key are of use together")]
     Half { given: String, missing: &'static str },
+    #[cfg(feature = "cli")]
+    #[error("{origin}: one registry can be asked at a time, not {count}")]
+    Several { origin: String, count: usize },
+    #[error("{origin}: {registry} is named twice")]
+    Twice { origin: String, registry: String },
+    #[error("{registry}")]
+    Login {
+        registry: String,
+        #[source]
+        source: Box<AccessError>,
+    },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -153,6 +185,12 @@ impl Hint for AccessError {
         match self {
             Self::Url { source, .. } => source.hint(),
             Self::Half { missing, .. } => Some(format!("name the file of the other with {missing}")),
+            #[cfg(feature = "cli")]
+            Self::Several { .. } => Some("name the one that is meant: --registry URL".to_owned()),
+            Self::Twice { .. } => {
+                Some("name each registry once: the service has one entry in each".to_owned())
+            }
+            Self::Login { source, .. } => source.hint(),
             Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
             Self::NoUsername => Some("give the name with --username NAME".to_owned()),
             Self::Raxrc(error) => error.hint(),
@@ -183,14 +221,9 @@ impl Said {
 }
 
 impl AccessArguments {
-    /// What was said, by rank: on the command line, in `SERVICE_REGISTRY_*`, in `RAXSR_*`, in the raxrc file.
-    ///
-    /// # Errors
-    /// When that is not enough, or one of the files cannot be used.
-    pub(crate) fn target(self, matches: &ArgMatches) -> Result<Target, AccessError> {
-        let sources = Sources(matches);
-        self.check_files()?;
-        let url = self.registry.clone().map(Said::at(sources.origin("registry")));
+    /// How to get in at the registry that was said to be at `url`, by rank: what was said on the command line, in
+    /// `SERVICE_REGISTRY_*`, in `RAXSR_*`, in the raxrc file.
+    fn at(self, url: Option<Said>, sources: Sources<'_>) -> Result<Target, AccessError> {
         let url = url.or_else(|| Said::in_variable("RAXSR_API_URL"));
         let raxrc = match url.as_ref().map(|url| url.value.parse()) {
             Some(Ok(url)) if !asks_for_login(&url) => Raxrc::default(),
@@ -255,13 +288,13 @@ impl AccessArguments {
         Ok(())
     }
 
-    /// Likewise for a program that serves the registry: where clients go by default is not what it serves.
+    /// [`Self::target`] for a program that serves the registry: where clients go by default is not what it serves.
     ///
     /// # Errors
-    /// As above.
+    /// As there.
     #[cfg(feature = "server")]
     pub(crate) fn served(self, matches: &ArgMatches) -> Result<Target, AccessError> {
-        if self.registry.is_some() {
+        if !self.registry.is_empty() {
             return self.target(matches);
         }
         let (registry, access) = (embedded()?, Access::default());
@@ -295,6 +328,7 @@ impl AccessArguments {
         let username = username.or_else(|| Said::in_variable("RAXSR_USERNAME"));
         let username = username.or_else(|| raxrc.username.map(Said::at(username_in_raxrc)));
         let key = key(self.api_key, self.api_key_file, sources);
+        let key = key.or_else(|| Said::in_variable(RAXSR_API_KEY).and_then(given));
         let key = key.or_else(|| raxrc.api_key.map(|key| (ApiKey::Given(key), key_in_raxrc)));
         match (username, key) {
             (Some(Said { value: username, origin }), Some((api_key, key_origin))) => Ok((
@@ -314,16 +348,18 @@ fn key(
     api_key_file: Option<PathBuf>,
     sources: Sources<'_>,
 ) -> Option<(ApiKey, String)> {
-    let given =
-        |said: Said| (!said.value.is_empty()).then(|| (ApiKey::Given(Secret::new(said.value)), said.origin));
     let key = api_key.map(Said::at(sources.origin("api_key"))).and_then(given);
     let file = api_key_file.map(|path| {
         let origin = format!("{} `{}`", sources.origin("api_key_file"), printable(&path.to_string_lossy()));
         (ApiKey::File(path), origin)
     });
     let is_key = sources.is_typed("api_key") && !sources.is_typed("api_key_file");
-    let key = if is_key { key.or(file) } else { file.or(key) };
-    key.or_else(|| Said::in_variable(RAXSR_API_KEY).and_then(given))
+    if is_key { key.or(file) } else { file.or(key) }
+}
+
+/// A key that is none where it is empty.
+fn given(said: Said) -> Option<(ApiKey, String)> {
+    (!said.value.is_empty()).then(|| (ApiKey::Given(Secret::new(said.value)), said.origin))
 }
 
 fn embedded() -> Result<RegistryUrl, AccessError> {
@@ -356,6 +392,18 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
     let logs_in = access.credentials.is_some() || names_credentials(registry);
     (is_in_the_clear && logs_in)
         .then(|| format!("the key for {registry} can be read on the way: use an https:// URL"))
+}
+
+/// Whether it tells users apart: their name and key are what it asks for.
+fn has_users(registry: &RegistryUrl) -> bool {
+    match registry {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(_) => true,
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => false,
+    }
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {

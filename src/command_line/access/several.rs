@@ -1,0 +1,111 @@
+//! One registry, or several: which were named, and how to get in at each by itself.
+
+use clap::ArgMatches;
+
+use super::{AccessArguments, AccessError, Said, Target, has_users, names_credentials};
+use crate::command_line::origins::Sources;
+use crate::registry::RegistryUrl;
+
+impl AccessArguments {
+    /// The one registry that was named, or else the one that is used where none was.
+    ///
+    /// # Errors
+    /// When several were named, when what was said is not enough to get in, or when one of the files cannot be used.
+    #[cfg(feature = "cli")]
+    pub(crate) fn target(self, matches: &ArgMatches) -> Result<Target, AccessError> {
+        let sources = Sources(matches);
+        let mut named = self.named(sources);
+        let count = named.len();
+        match named.pop() {
+            Some(Said { origin, .. }) if count > 1 => Err(AccessError::Several { origin, count }),
+            url => {
+                self.check_files()?;
+                self.at(url, sources)
+            }
+        }
+    }
+
+    /// The registries that were named, or else the one that is used where none was.
+    ///
+    /// # Errors
+    /// When one was named twice, when what was said is not enough to get in, or when one of the files cannot be used.
+    pub(crate) fn targets(self, matches: &ArgMatches) -> Result<Vec<Target>, AccessError> {
+        let sources = Sources(matches);
+        self.check_files()?;
+        let mut named = self.named(sources);
+        if named.len() < 2 {
+            return Ok(vec![self.at(named.pop(), sources)?]);
+        }
+        let for_those_without_users = self.for_those_without_users(&named);
+        let mut targets: Vec<Target> = Vec::with_capacity(named.len());
+        for url in named {
+            let origin = url.origin.clone();
+            let knows_no_users = url.value.parse().is_ok_and(|url| !has_users(&url));
+            let arguments = if knows_no_users { &for_those_without_users } else { &self };
+            let target = arguments.clone().one_of_several(url, sources)?;
+            if targets.iter().any(|known| known.is_the_same_as(&target)) {
+                return Err(AccessError::Twice { origin, registry: target.registry.to_string() });
+            }
+            targets.push(target);
+        }
+        Ok(targets)
+    }
+
+    /// What holds for registries that know no users: where another one has users, the key is theirs, and none of its
+    /// business.
+    fn for_those_without_users(&self, named: &[Said]) -> Self {
+        let takes_the_key = |url: &RegistryUrl| has_users(url) && !names_credentials(url);
+        if named.iter().any(|said| said.value.parse().is_ok_and(|url| takes_the_key(&url))) {
+            Self { api_key: None, api_key_file: None, ..self.clone() }
+        } else {
+            self.clone()
+        }
+    }
+
+    fn one_of_several(self, url: Said, sources: Sources<'_>) -> Result<Target, AccessError> {
+        let shown = url.value.parse().map(|url: RegistryUrl| url.to_string()).unwrap_or_default();
+        let mut target = self.at(Some(url), sources).map_err(|error| match error {
+            AccessError::NoKey | AccessError::NoUsername => {
+                AccessError::Login { registry: shown, source: Box::new(error) }
+            }
+            error => error,
+        })?;
+        if names_credentials(&target.registry) {
+            // It is where the others log in.
+            target.access.auth_url = None;
+        }
+        Ok(target)
+    }
+
+    /// What the command line names, or else the variable, in which blanks separate.
+    fn named(&self, sources: Sources<'_>) -> Vec<Said> {
+        let origin = sources.origin("registry");
+        let urls: Vec<&str> = if sources.is_typed("registry") {
+            self.registry.iter().map(String::as_str).collect()
+        } else {
+            self.registry.iter().flat_map(|urls| urls.split_whitespace()).collect()
+        };
+        urls.into_iter().map(|url| Said { value: url.to_owned(), origin: origin.clone() }).collect()
+    }
+}
+
+impl Target {
+    /// Whether an entry in the one would be in the other: it is the same place, asked by the same user.
+    fn is_the_same_as(&self, other: &Self) -> bool {
+        place(&self.registry) == place(&other.registry) && self.username() == other.username()
+    }
+}
+
+/// Where it is, however it was written.
+fn place(registry: &RegistryUrl) -> String {
+    match registry {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(path) => {
+            let directory = path.parent().and_then(|directory| directory.canonicalize().ok());
+            let found = directory.zip(path.file_name()).map(|(directory, name)| directory.join(name));
+            found.unwrap_or_else(|| path.clone()).to_string_lossy().into_owned()
+        }
+        #[cfg(feature = "http")]
+        registry => registry.to_string(),
+    }
+}
