@@ -46,9 +46,8 @@ impl Overview {
 
     /// That of leases which are to leave; `awaited` are those that are waited for.
     fn leaving(standings: &[Standing], awaited: &[bool]) -> Self {
-        let is_outstanding = |(standing, awaited): (&Standing, &bool)| {
-            *awaited && !matches!(standing, Standing::Withdrawn | Standing::Refused)
-        };
+        let is_outstanding =
+            |(standing, awaited): (&Standing, &bool)| *awaited && *standing != Standing::Withdrawn;
         let answers = standings.iter().zip(awaited).any(is_outstanding);
         Self { standing: if answers { Standing::Withdrawing } else { Standing::Withdrawn }, answers }
     }

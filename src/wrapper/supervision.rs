@@ -270,7 +270,7 @@ impl Supervision {
 
     /// Whether the deregistration is over, however it went.
     fn is_out(&self) -> bool {
-        matches!(self.lease.standing, Standing::Withdrawn | Standing::Refused)
+        self.lease.standing == Standing::Withdrawn
     }
 
     fn lease_is(&mut self, lease: Overview, now: Instant) -> Vec<Effect> {
