@@ -6,7 +6,7 @@ mod tls;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgMatches, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use super::origins::{Login, Origins, Sources};
 use super::raxrc::{Raxrc, RaxrcError};
@@ -286,20 +286,6 @@ impl AccessArguments {
             check(path, "--client-key", PRIVATE_KEY)?;
         }
         Ok(())
-    }
-
-    /// [`Self::target`] for a program that serves the registry: where clients go by default is not what it serves.
-    ///
-    /// # Errors
-    /// As there.
-    #[cfg(feature = "server")]
-    pub(crate) fn served(self, matches: &ArgMatches) -> Result<Target, AccessError> {
-        if !self.registry.is_empty() {
-            return self.target(matches);
-        }
-        let (registry, access) = (embedded()?, Access::default());
-        let origins = Origins::without_login(Origins::DEFAULT);
-        Ok(Target { registry, access, origins, secret_variables: Vec::new(), warnings: Vec::new() })
     }
 
     fn auth_url(&self, raxrc: &Raxrc, sources: Sources<'_>) -> Option<Said> {

@@ -228,7 +228,7 @@ fn where_any_is_enough_the_command_is_stopped_when_all_refuse() {
     let mut wrapper = Wrapped::start(&one, &[&one.url(), &other.url()], &options);
     assert_eq!(wrapper.process.wait().code(), Some(100), "{}", wrapper.said());
     assert!(wrapper.process.has_left_nobody(), "the command is still there");
-    assert_eq!(wrapper.said().matches("cannot register: stopping the child").count(), 1);
+    assert!(wrapper.said().contains("cannot register: stopping the child"), "{}", wrapper.said());
 }
 
 #[test]

@@ -3,7 +3,11 @@
 use clap::ArgMatches;
 
 use super::{AccessArguments, AccessError, Said, Target, has_users, names_credentials};
+#[cfg(feature = "server")]
+use super::{Origins, embedded};
 use crate::command_line::origins::Sources;
+#[cfg(feature = "server")]
+use crate::registry::Access;
 use crate::registry::RegistryUrl;
 
 impl AccessArguments {
@@ -23,6 +27,20 @@ impl AccessArguments {
                 self.at(url, sources)
             }
         }
+    }
+
+    /// [`Self::target`] for a program that serves the registry: where clients go by default is not what it serves.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "server")]
+    pub(crate) fn served(self, matches: &ArgMatches) -> Result<Target, AccessError> {
+        if !self.registry.is_empty() {
+            return self.target(matches);
+        }
+        let (registry, access) = (embedded()?, Access::default());
+        let origins = Origins::without_login(Origins::DEFAULT);
+        Ok(Target { registry, access, origins, secret_variables: Vec::new(), warnings: Vec::new() })
     }
 
     /// The registries that were named, or else the one that is used where none was.
