@@ -35,9 +35,9 @@ pub(crate) struct AccessArguments {
     /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
     /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
     ///
-    /// service-registry-wrapper takes several, and keeps the service in each of them, whatever becomes of the others:
-    /// see --require. In the variable they are separated by blanks. The options for logging in hold for each registry
-    /// that asks for such a login; a login in its URL comes first.
+    /// service-registry-wrapper takes several, and keeps the service in each, whatever becomes of the others: see
+    /// --require. In the variable, blanks separate them. The options for logging in hold for each whose URL has no
+    /// login in it.
     #[arg(
         long,
         short,

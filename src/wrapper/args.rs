@@ -277,7 +277,7 @@ Examples:
       python3 -m http.server 8000
   service-registry-wrapper --name=api --address=10.0.0.0/8 --port=8000 python3 -m http.server 8000
   service-registry-wrapper --interval=10s --stop-signal=QUIT nginx -g 'daemon off;'
-  service-registry-wrapper -r https://old.example/v1.0 -r consul://localhost --require=any bin/api  # a migration
+  service-registry-wrapper -r https://old.example/v1.0 -r consul:// bin/api  # in both: a migration
   raxsr services list
 
 Stopping:

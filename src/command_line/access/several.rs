@@ -66,6 +66,11 @@ impl AccessArguments {
             }
             targets.push(target);
         }
+        if targets.iter().any(|target| target.access.credentials.is_some()) {
+            // They log in where that was said; who has a login of its own is a stranger there.
+            let strangers = targets.iter_mut().filter(|target| names_credentials(&target.registry));
+            strangers.for_each(|target| target.access.auth_url = None);
+        }
         Ok(targets)
     }
 
@@ -81,18 +86,13 @@ impl AccessArguments {
     }
 
     fn one_of_several(self, url: Said, sources: Sources<'_>) -> Result<Target, AccessError> {
-        let shown = url.value.parse().map(|url: RegistryUrl| url.to_string()).unwrap_or_default();
-        let mut target = self.at(Some(url), sources).map_err(|error| match error {
+        let registry = url.value.parse().map(|url: RegistryUrl| url.to_string()).unwrap_or_default();
+        self.at(Some(url), sources).map_err(|error| match error {
             AccessError::NoKey | AccessError::NoUsername => {
-                AccessError::Login { registry: shown, source: Box::new(error) }
+                AccessError::Login { registry, source: Box::new(error) }
             }
             error => error,
-        })?;
-        if names_credentials(&target.registry) {
-            // It is where the others log in.
-            target.access.auth_url = None;
-        }
-        Ok(target)
+        })
     }
 
     /// What the command line names, or else the variable, in which blanks separate.

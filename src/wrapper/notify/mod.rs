@@ -12,6 +12,7 @@ use self::socket::{Manager, Message};
 pub(super) use self::socket::{Offer, Receiver};
 use crate::lease::Standing;
 use crate::lease::fleet::Member;
+use crate::registry::Recourse;
 
 /// When the service manager is told that the service is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -169,9 +170,11 @@ fn told(overall: Standing, leases: &[Member]) -> String {
         return words(overall).to_owned();
     }
     let mut text = format!("registered in {} of {} registries", is_in(Standing::Held), leases.len());
-    for Member { registry, standing, .. } in leases {
+    for Member { registry, standing, failure, .. } in leases {
+        let is_away = failure.as_ref().is_some_and(|failure| failure.recourse() == Recourse::Retry);
         let trouble = match standing {
             Standing::Failing => "is not available",
+            Standing::Refused if is_away => "is not available",
             Standing::Waiting => "has another service of this id",
             Standing::Refused => "refuses",
             _ => continue,
