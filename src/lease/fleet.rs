@@ -124,6 +124,11 @@ impl Fleet {
         }
     }
 
+    /// Keeps none of them any more: the service is left to expire.
+    pub fn abandon(&mut self) {
+        self.leases.clear();
+    }
+
     /// How the leases stand together now, and each of them.
     #[must_use]
     pub fn status(&mut self) -> (Overview, Vec<Member>) {

@@ -84,9 +84,10 @@ struct Arguments {
 
     /// With several registries, in how many of them it has to be
     ///
-    /// Each is kept informed by itself either way. It is what --abort-on-failure and --notify=registered go by: with
-    /// `all`, a failure in one registry stops the command, and it is ready when it is registered in every one; with
-    /// `any`, only a failure in all of them stops it, and the first to register it makes it ready.
+    /// Each is told by itself, and tried for as long as the command lives. This is what --abort-on-failure and
+    /// --notify=registered go by: with `all`, a failure in one registry stops the command, and it is ready when every
+    /// one has registered it; with `any`, only a failure in all of them stops it, and the first to register it makes
+    /// it ready.
     #[arg(
         long,
         help_heading = "Registry",

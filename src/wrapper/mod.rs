@@ -264,6 +264,7 @@ impl Supervisor {
                 }
                 self.lease.wish(wish);
             }
+            Effect::Abandon => self.lease.abandon(),
             Effect::Pass(signal) => {
                 match &mut self.following {
                     Some(following) => following.held.push(signal.clone()),

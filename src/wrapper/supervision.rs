@@ -71,6 +71,8 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Wish(Wish),
+    /// Keep no lease any more: what is listed expires.
+    Abandon,
     Pass(Delivery),
     Kill,
     StopOurselves(i32),
@@ -289,11 +291,9 @@ impl Supervision {
 
     /// It could not be registered, and has to be: wherever it is, it leaves, and the child ends.
     fn refused(&mut self, now: Instant) -> Vec<Effect> {
-        if self.policy.deregister == Deregister::Never {
-            return self.abort(now);
-        }
-        let mut effects = vec![Effect::Wish(Wish::Unlisted)];
-        if self.lease.answers {
+        let is_never = self.policy.deregister == Deregister::Never;
+        let mut effects = vec![if is_never { Effect::Abandon } else { Effect::Wish(Wish::Unlisted) }];
+        if self.lease.answers && !is_never {
             self.phase = Phase::Recalling { until: now + WITHDRAWAL_BUDGET };
         } else {
             effects.extend(self.abort(now));

@@ -203,6 +203,16 @@ fn where_all_are_required_one_refusal_stops_the_command_and_it_leaves_the_others
 }
 
 #[test]
+fn never_means_that_a_refused_command_is_left_to_expire_elsewhere() {
+    let (file, broken) = (Place::new(), broken());
+    let options = ["--abort-on-failure", "--deregister=never"];
+    let mut wrapper = Wrapped::start(&file, &[&file.url(), &broken.url()], &options);
+    assert_eq!(wrapper.process.wait().code(), Some(100), "{}", wrapper.said());
+    wait_until("the end", || !file.lists("web1"));
+    assert!(!file.events().contains(&"remove web1".to_owned()), "{:?}", file.events());
+}
+
+#[test]
 fn where_any_is_enough_a_refusal_stops_nothing_and_is_tried_on() {
     let (file, broken) = (Place::new(), broken());
     let options = ["--abort-on-failure", "--require=any"];

@@ -234,7 +234,7 @@ fn to_leave_elsewhere_takes_a_refused_child_no_longer_than_a_stop() {
 #[test]
 fn never_holds_for_a_refused_child_as_well() {
     let (_, effects) = recalled(Deregister::Never);
-    assert_eq!(effects, [passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+    assert_eq!(effects, [Effect::Abandon, passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
 }
 
 #[test]
