@@ -1,13 +1,13 @@
 //! Several registries at once: a lease each, which fails alone.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use crate::support::peer::{Asked, Peer, Reply, agree};
 use crate::support::server::Server;
@@ -59,10 +59,12 @@ fn listed_at(place: &Place, url: &str) -> Vec<Value> {
     list["values"].as_array().unwrap().iter().map(|service| service["id"].clone()).collect()
 }
 
-/// The URL of a port that nobody listens at.
-fn closed() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}/v1.0", listener.local_addr().unwrap())
+/// The URL of a port that nobody listens at, or can as long as the socket is there.
+fn closed() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/v1.0", socket.local_addr().unwrap());
+    (socket, url)
 }
 
 /// A registry whose file is none.
@@ -139,11 +141,12 @@ fn one_that_is_killed_and_comes_back_changes_nothing_for_the_other() {
 #[test]
 fn one_that_is_not_there_from_the_start_is_entered_when_it_comes() {
     let (file, later) = (Place::new(), Place::new());
-    let url = closed();
+    let (port, url) = closed();
     let mut wrapper = Wrapped::start(&file, &[&url, &file.url()], &[]);
     wait_until("the registration", || file.lists("web1"));
     wait_until("the failure", || says(&wrapper.log, "cannot register, trying on"));
     let address = url.trim_start_matches("http://").trim_end_matches("/v1.0");
+    drop(port);
     let _server = Server::start_at(later, address, &[]);
     wait_until("the other registration", || listed_at(&file, &url) == ["web1"]);
     wrapper.stop();
@@ -155,7 +158,8 @@ fn one_that_is_not_there_from_the_start_is_entered_when_it_comes() {
 fn one_that_is_not_there_or_hangs_delays_no_end() {
     let file = Place::new();
     let hanging = Peer::start(|_| Reply::Hang);
-    for url in [&closed(), &hanging.url()] {
+    let (_port, closed) = closed();
+    for url in [&closed, &hanging.url()] {
         let words = ["sh", "-c", "until [ -e told ]; do sleep 0.05; done; exit 9"];
         let mut wrapper =
             Wrapped::start_command(&file, &[url, &file.url()], &["--deregister=always"], &words);
@@ -190,7 +194,8 @@ fn a_stop_leaves_the_healthy_ones_before_the_command_is_told_whatever_hangs() {
 #[test]
 fn where_all_are_required_one_refusal_stops_the_command_and_it_leaves_the_others() {
     let (file, broken) = (Place::new(), broken());
-    for refusing in [broken.url(), closed()] {
+    let (_port, closed) = closed();
+    for refusing in [broken.url(), closed] {
         let options = ["--abort-on-failure", "--retries=2"];
         let mut wrapper = Wrapped::start(&file, &[&file.url(), &refusing], &options);
         assert_eq!(wrapper.process.wait().code(), Some(100), "{}", wrapper.said());
