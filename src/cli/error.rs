@@ -93,7 +93,7 @@ impl Error {
             // Whoever reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Registry(registry::Error::NotFound { .. }) | Self::NoAddress { .. } => NOT_FOUND,
-            Self::Access(_) | Self::Follow(follow::Error::Html) => USAGE,
+            Self::Access(_) | Self::Follow(follow::Error::Html | follow::Error::NoLog { .. }) => USAGE,
             Self::Registry(_) | Self::Unwell(_) | Self::Output(_) | Self::WaitedInVain { .. } => REFUSED,
             Self::Follow(_) => REFUSED,
             Self::Value(_) | Self::Missing(_) | Self::Twice(_) | Self::File { .. } | Self::Import { .. } => {

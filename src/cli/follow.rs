@@ -10,9 +10,12 @@
 //! future or before its making (its clock was set, it was made anew) is asked without a marker, for the last hour; what
 //! is from before that moment is left out, unless there was nothing before. The same is done when it refuses the id of
 //! an event that was shown. A marker that the user gave has to be good.
+//!
+//! A registry that keeps no log is watched instead, from now on (`watching`).
 
 mod position;
 mod show;
+mod watching;
 
 use std::ffi::OsString;
 use std::io;
@@ -71,6 +74,8 @@ Signals:
 pub(super) enum Error {
     #[error("events cannot be followed as html")]
     Html,
+    #[error("--marker: registry {registry} keeps no log to begin in")]
+    NoLog { registry: String },
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
     #[error("cannot run `{name}`")]
@@ -85,6 +90,7 @@ impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Html => Some("choose --format table, csv, json or yaml".to_owned()),
+            Self::NoLog { .. } => Some("leave it out: what happens from now on is shown".to_owned()),
             Self::Signals(_) | Self::Command { .. } => None,
         }
     }
@@ -174,6 +180,9 @@ impl<'a> Follower<'a> {
         if let Some(printer) = &self.printer {
             printer.begin().await?;
         }
+        if self.registry.events().is_err() {
+            return self.watch(interval).await;
+        }
         let mut rng = Rng::new();
         loop {
             if self.printer.is_some() && Printer::is_unread() {
@@ -214,16 +223,20 @@ impl<'a> Follower<'a> {
     }
 
     async fn show(&mut self, event: Event) -> Result<(), super::Error> {
-        if !self.position.is_before(&event) {
-            return Ok(());
+        if self.position.is_before(&event) {
+            self.tell(&event).await?;
+            self.position = Position::After(event.id);
         }
+        Ok(())
+    }
+
+    async fn tell(&mut self, event: &Event) -> Result<(), super::Error> {
         if let Some(printer) = &self.printer {
-            printer.print(&event).await?;
+            printer.print(event).await?;
         }
         if let Some(runner) = &mut self.runner {
-            runner.run(&event).await?;
+            runner.run(event).await?;
         }
-        self.position = Position::After(event.id);
         Ok(())
     }
 
@@ -270,10 +283,15 @@ impl<'a> Follower<'a> {
     async fn page(&mut self, marker: Option<Uuid>) -> Result<Page<Event, Uuid>, registry::Error> {
         let query = EventQuery { kind: self.kind, page: PageRequest { marker, limit: Limit::MAX } };
         let page = self.registry.events()?.events(&query).await?;
+        self.answered();
+        Ok(page)
+    }
+
+    /// Says so, if it was away.
+    fn answered(&mut self) {
         if self.backoff.take().is_some() {
             complain(&format!("{PROGRAM}: registry {} answers again\n", self.registry.url()));
         }
-        Ok(page)
     }
 
     /// Says that the registry is away, unless it has been before, and by what to wait for it.

@@ -1,5 +1,7 @@
 #[cfg(feature = "http")]
 mod consul;
+#[cfg(feature = "http")]
+mod etcd;
 mod several;
 mod tls;
 
@@ -34,6 +36,9 @@ pub(crate) struct AccessArguments {
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
     /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
     /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
+    /// `etcd://host:2379,host:2379/prefix?layout=native,registrator,skydns,grpc&domain=cluster.local` is an etcd
+    /// cluster, `etcd+https://` over TLS; for it, `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD` and the like
+    /// count. The native layout is always written, the others for other readers.
     ///
     /// service-registry-wrapper takes several, and keeps the service in each, whatever becomes of the others: see
     /// --require. In the variable, blanks separate them. The options for logging in hold for each whose URL has no
@@ -65,7 +70,7 @@ pub(crate) struct AccessArguments {
     /// A file whose first line is the key to log in with
     ///
     /// It is read again at each login. To a Consul agent, the key is its token, unless there is another registry that
-    /// has users.
+    /// has users; to etcd, it is the user's password.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -124,21 +129,6 @@ pub(crate) struct Target {
     pub(crate) secret_variables: Vec<&'static str>,
     /// What was said that is better not said like that.
     pub(crate) warnings: Vec<String>,
-}
-
-impl Target {
-    /// Who we are there, where that is by name.
-    pub(crate) fn username(&self) -> Option<&str> {
-        let in_url = match &self.registry {
-            #[cfg(feature = "http")]
-            RegistryUrl::Rackspace(url) => url.credentials(),
-            #[cfg(feature = "sqlite")]
-            RegistryUrl::Sqlite(_) => None,
-            #[cfg(feature = "http")]
-            RegistryUrl::Consul(_) => None,
-        };
-        in_url.or(self.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
-    }
 }
 
 /// Why it is not known which registry is meant, or how to get in.
@@ -232,7 +222,7 @@ impl AccessArguments {
         let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
         let registry = url.as_ref().map_or_else(embedded, Said::parse)?;
         #[cfg(feature = "http")]
-        let registry = consul::located(registry)?;
+        let registry = etcd::located(consul::located(registry)?)?;
         let origin = url.map_or_else(|| Origins::DEFAULT.to_owned(), |url| url.origin);
         let mut warnings = Vec::new();
         if sources.is_typed("api_key") {
@@ -243,6 +233,12 @@ impl AccessArguments {
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
+            #[cfg(feature = "http")]
+            RegistryUrl::Etcd(url) => {
+                let (access, origins) = self.etcd_access(sources, url, origin)?;
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
             registry if asks_for_login(registry) => {
                 warnings.extend(raxrc.warning());
                 let (access, origins) = self.access(raxrc, sources, registry, origin)?;
@@ -360,7 +356,7 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) => true,
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => false,
     }
 }
 
@@ -374,22 +370,17 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         // An agent is asked on its own machine.
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.is_in_the_clear(),
     };
     let logs_in = access.credentials.is_some() || names_credentials(registry);
+    let scheme = match registry {
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(_) => "etcd+https",
+        _ => "https",
+    };
     (is_in_the_clear && logs_in)
-        .then(|| format!("the key for {registry} can be read on the way: use an https:// URL"))
-}
-
-/// Whether it tells users apart: their name and key are what it asks for.
-fn has_users(registry: &RegistryUrl) -> bool {
-    match registry {
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => false,
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(_) => true,
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
-    }
+        .then(|| format!("the key for {registry} can be read on the way: use an {scheme}:// URL"))
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {
@@ -400,6 +391,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(url) => url.credentials().is_some(),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(url) => url.token().is_some(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.user().is_some(),
     }
 }
 

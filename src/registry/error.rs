@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 #[cfg(feature = "http")]
-use super::http::HttpCause;
+use super::{EtcdCause, HttpCause};
 use crate::message::Hint;
 use crate::model::{self, ServiceId};
 
@@ -121,6 +121,10 @@ pub enum Cause {
     #[cfg(feature = "http")]
     #[error(transparent)]
     Http(#[from] HttpCause),
+    /// etcd refused.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Etcd(#[from] EtcdCause),
     /// The file is an SQLite database, but not a registry.
     #[error("the file is the database of another program (application id {application_id:#x})")]
     Foreign {
@@ -207,6 +211,8 @@ impl Hint for Cause {
             Self::Sqlite(error) => return sqlite_hint(error).map(str::to_owned),
             #[cfg(feature = "http")]
             Self::Http(cause) => return cause.hint(),
+            #[cfg(feature = "http")]
+            Self::Etcd(cause) => return cause.hint(),
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => NOT_OURS,
                 std::io::ErrorKind::StorageFull => "free some space on its disk",

@@ -10,6 +10,7 @@
 
 mod cause;
 pub(super) mod key;
+mod stream;
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tracing::trace;
 use url::{Host, Url};
 
 pub use self::cause::HttpCause;
+pub(super) use self::stream::Stream;
 use super::access::{ClientCertificate, Peer, Tls};
 use crate::model::Timestamp;
 

@@ -30,11 +30,17 @@
 compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
 
 mod access;
+#[cfg(feature = "sqlite")]
+mod clock;
 #[cfg(feature = "http")]
 mod consul;
 #[cfg(feature = "http")]
 mod endpoints;
 mod error;
+#[cfg(feature = "http")]
+mod etcd;
+#[cfg(feature = "server")]
+mod hosted;
 #[cfg(feature = "http")]
 mod http;
 #[cfg(feature = "http")]
@@ -54,9 +60,11 @@ use uuid::Uuid;
 pub use self::access::{Access, ApiKey, ClientCertificate, Credentials, Peer, Secret, Tls};
 pub use self::error::{Cause, Error, Object, Recourse};
 #[cfg(feature = "http")]
+pub use self::etcd::EtcdCause;
+#[cfg(feature = "http")]
 pub use self::http::HttpCause;
 #[cfg(feature = "http")]
-pub use self::url::{ApiUrl, ConsulUrl};
+pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 pub use self::watch::Watch;
 use crate::model::{
@@ -317,6 +325,8 @@ pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dy
     match url {
         RegistryUrl::Sqlite(path) => Ok(Arc::new(sqlite::Hosted::open(path, limits)?)),
         #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => Ok(Arc::new(etcd::Hosted::open(url, access, limits)?)),
+        #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) => Ok(connect(url, access)),
     }
 }
@@ -335,6 +345,8 @@ pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
         RegistryUrl::Rackspace(url) => Arc::new(rackspace::Rackspace::new(url, access)),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(url) => Arc::new(consul::Consul::new(url, access)),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => Arc::new(etcd::Etcd::new(url, access)),
     }
 }
 
@@ -349,7 +361,7 @@ pub fn auth_url(url: &RegistryUrl, access: &Access) -> Option<AuthUrl> {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(_) => None,
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => None,
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => {
             Some(access.auth_url.clone().unwrap_or_else(|| rackspace::default_auth_url(url)))

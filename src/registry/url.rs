@@ -2,6 +2,8 @@
 mod cluster;
 #[cfg(feature = "http")]
 mod consul;
+#[cfg(feature = "http")]
+pub(super) mod etcd;
 mod http;
 
 #[cfg(feature = "sqlite")]
@@ -17,6 +19,8 @@ use url::{Host, Url};
 
 #[cfg(feature = "http")]
 pub use self::consul::ConsulUrl;
+#[cfg(feature = "http")]
+pub use self::etcd::{EtcdLayout, EtcdUrl};
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
 pub use self::http::AuthUrl;
@@ -36,6 +40,9 @@ pub enum RegistryUrl {
     /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS.
     #[cfg(feature = "http")]
     Consul(ConsulUrl),
+    /// `etcd://host:port,host:port/prefix`: an etcd cluster; `etcd+https://` over TLS.
+    #[cfg(feature = "http")]
+    Etcd(EtcdUrl),
 }
 
 /// Why a text names no registry.
@@ -110,6 +117,8 @@ impl RegistryUrl {
         "http(s)://host/v1.0",
         #[cfg(feature = "http")]
         "consul://host:8500",
+        #[cfg(feature = "http")]
+        "etcd://host:2379",
     ];
 
     /// The registry that was asked for, or else the embedded one.
@@ -156,6 +165,8 @@ impl RegistryUrl {
             Self::Rackspace(url) => url.base().host(),
             #[cfg(feature = "http")]
             Self::Consul(url) => url.base().host(),
+            #[cfg(feature = "http")]
+            Self::Etcd(url) => url.host(),
         }
     }
 
@@ -174,6 +185,8 @@ impl RegistryUrl {
                 }
                 Some(Self::Sqlite(path.with_file_name(name)))
             }
+            #[cfg(feature = "http")]
+            Self::Etcd(url) => Some(Self::Etcd(url.for_tenant(tenant))),
             #[cfg(feature = "http")]
             Self::Rackspace(_) | Self::Consul(_) => None,
         }
@@ -203,6 +216,10 @@ impl FromStr for RegistryUrl {
         if ConsulUrl::is_meant(text) {
             return ConsulUrl::parse(text).map(Self::Consul);
         }
+        #[cfg(feature = "http")]
+        if EtcdUrl::is_meant(text) {
+            return EtcdUrl::parse(text).map(Self::Etcd);
+        }
         let url = Url::parse(text)
             .map_err(|source| UrlError::Malformed { shown: without_credentials(text), source })?;
         let shown = without_credentials(text);
@@ -225,6 +242,8 @@ impl fmt::Display for RegistryUrl {
             Self::Rackspace(url) => f.write_str(url.as_str()),
             #[cfg(feature = "http")]
             Self::Consul(url) => f.write_str(url.as_str()),
+            #[cfg(feature = "http")]
+            Self::Etcd(url) => f.write_str(url.as_str()),
         }
     }
 }

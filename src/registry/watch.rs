@@ -62,6 +62,27 @@ impl Seen {
         self.services = Some(now);
         bodies
     }
+
+    /// What must have happened for a service to be listed as this now, where each change is told.
+    pub(super) fn came(&mut self, listed: Listed) -> Vec<EventBody> {
+        let services = self.services.get_or_insert_default();
+        let joined = EventBody::ServiceJoin(listed.registration.clone());
+        let instance = listed.instance;
+        match services.insert(listed.registration.id.clone(), listed) {
+            Some(before) if before.instance == instance => Vec::new(),
+            Some(before) => vec![EventBody::ServiceRemove(before.registration), joined],
+            None => vec![joined],
+        }
+    }
+
+    /// Likewise, for it to be listed no longer; nothing where it was not.
+    pub(super) fn went(&mut self, id: &ServiceId, how: Left) -> Option<EventBody> {
+        let Listed { registration, .. } = self.services.as_mut()?.remove(id)?;
+        Some(match how {
+            Left::Expired => EventBody::ServiceTimeout(registration),
+            Left::Removed => EventBody::ServiceRemove(registration),
+        })
+    }
 }
 
 /// Those of `some` that are not in `others`, or are there in another life.

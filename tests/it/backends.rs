@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::support::Place;
 use crate::support::consul::Consul;
+use crate::support::etcd::{Etcd, Release};
 use crate::support::server::Server;
 
 /// With what has to stay for as long as it is used.
@@ -42,7 +43,12 @@ fn backends() -> Vec<Backend> {
         let registry = connect(&consul.url().parse().unwrap(), &Access::default());
         (Box::new(consul) as Box<dyn Any>, registry)
     });
-    ours().into_iter().chain(consul).collect()
+    let etcd = Release::ALL.into_iter().filter_map(|release| {
+        let etcd = Etcd::single(release, "the suite over every registry")?;
+        let registry = connect(&etcd.url().parse().unwrap(), &Access::default());
+        Some((Box::new(etcd) as Box<dyn Any>, registry))
+    });
+    ours().into_iter().chain(consul).chain(etcd).collect()
 }
 
 fn ours() -> Vec<Backend> {
@@ -111,6 +117,15 @@ async fn happened(registry: &dyn Registry, expected: &[&str]) {
 /// A little longer than the shortest timeout.
 async fn outlast() {
     tokio::time::sleep(HeartbeatTimeout::MIN.as_duration() + Duration::from_millis(50)).await;
+}
+
+/// Waits until a service is not there any more. Some registries take a second or two longer than its timeout.
+async fn until_gone(registry: &dyn Registry, name: &str) {
+    let start = tokio::time::Instant::now();
+    while registry.service(&id(name)).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{name} stays at {}", registry.url());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -340,6 +355,7 @@ async fn the_id_of_the_dead_is_free() {
         let token = registry.register(&short("dead"), &claim()).await.unwrap();
         register(&*registry, "alive", &[]).await;
         outlast().await;
+        until_gone(&*registry, "dead").await;
         assert_eq!(names(&*registry, ServiceQuery::default()).await, ["alive"]);
         assert!(matches!(registry.service(&id("dead")).await, Err(Error::NotFound { .. })));
         let heir = register(&*registry, "dead", &[]).await;
@@ -362,6 +378,7 @@ async fn a_shorter_timeout_applies_from_the_next_heartbeat() {
         outlast().await;
         registry.heartbeat(&id("web1"), &token, Owner::Anyone).await.unwrap();
         outlast().await;
+        until_gone(&*registry, "web1").await;
         assert!(matches!(registry.service(&id("web1")).await, Err(Error::NotFound { .. })));
     })
     .await;

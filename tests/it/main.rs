@@ -14,6 +14,7 @@ mod consul;
 mod containers;
 mod daemons;
 mod doctor;
+mod etcd;
 mod exit_codes;
 mod follow;
 mod footprint;

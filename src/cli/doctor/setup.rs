@@ -3,7 +3,7 @@
 use super::{Check, shown};
 use crate::command_line::{Login, Target};
 use crate::model::{HeartbeatTimeout, printable};
-use crate::registry;
+use crate::registry::{self, RegistryUrl};
 
 /// Below this, a third of the timeout is less than networks are sometimes away for.
 const SHORT_SECS: u64 = 10;
@@ -36,7 +36,7 @@ pub(super) fn credentials(target: &Target) -> Check {
 
 fn login(target: &Target, username_origin: &str, key_origin: &str) -> Vec<String> {
     let mut parts = Vec::new();
-    if let Some(username) = target.username() {
+    if let Some(username) = username(target) {
         parts.push(format!("user `{}` ({username_origin})", printable(username)));
     }
     parts.push(format!("key from {key_origin}"));
@@ -45,6 +45,18 @@ fn login(target: &Target, username_origin: &str, key_origin: &str) -> Vec<String
         parts.push(format!("login at {url} ({origin})"));
     }
     parts
+}
+
+fn username(target: &Target) -> Option<&str> {
+    let in_url = match &target.registry {
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => url.credentials(),
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => None,
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
+    };
+    in_url.or(target.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
 }
 
 /// Whether a lease of this length outlives what usually happens.

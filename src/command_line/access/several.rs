@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use super::{AccessArguments, AccessError, Said, Target, has_users, names_credentials};
+use super::{AccessArguments, AccessError, Said, Target, names_credentials};
 #[cfg(feature = "server")]
 use super::{Origins, embedded};
 use crate::command_line::origins::Sources;
@@ -61,13 +61,15 @@ impl AccessArguments {
             let knows_no_users = url.value.parse().is_ok_and(|url| !has_users(&url));
             let arguments = if knows_no_users { &for_those_without_users } else { &self };
             let target = arguments.clone().one_of_several(url, sources)?;
-            if targets.iter().any(|known| known.is_the_same_as(&target)) {
+            if targets.iter().any(|known| place(known) == place(&target)) {
                 return Err(AccessError::Twice { origin, registry: target.registry.to_string() });
             }
             targets.push(target);
         }
-        if targets.iter().any(|target| target.access.credentials.is_some()) {
-            // They log in where that was said; who has a login of its own is a stranger there.
+        let logs_in_there =
+            |target: &Target| target.access.credentials.is_some() && target.access.auth_url.is_some();
+        if targets.iter().any(logs_in_there) {
+            // Who has a login of its own is a stranger there.
             let strangers = targets.iter_mut().filter(|target| names_credentials(&target.registry));
             strangers.for_each(|target| target.access.auth_url = None);
         }
@@ -77,8 +79,7 @@ impl AccessArguments {
     /// What holds for registries that know no users: where another one has users, the key is theirs, and none of its
     /// business.
     fn for_those_without_users(&self, named: &[Said]) -> Self {
-        let takes_the_key = |url: &RegistryUrl| has_users(url) && !names_credentials(url);
-        if named.iter().any(|said| said.value.parse().is_ok_and(|url| takes_the_key(&url))) {
+        if named.iter().any(|said| said.value.parse().is_ok_and(|url| takes_a_users_key(&url))) {
             Self { api_key: None, api_key_file: None, ..self.clone() }
         } else {
             self.clone()
@@ -107,21 +108,46 @@ impl AccessArguments {
     }
 }
 
-impl Target {
-    /// Whether an entry in the one would be in the other: it is the same place, asked by the same user.
-    fn is_the_same_as(&self, other: &Self) -> bool {
-        place(&self.registry) == place(&other.registry) && self.username() == other.username()
+/// Whether it tells users apart: their name and key are what it asks for.
+fn has_users(registry: &RegistryUrl) -> bool {
+    match registry {
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => false,
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(_) | RegistryUrl::Etcd(_) => true,
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => false,
     }
 }
 
-/// Where it is, however it was written.
-fn place(registry: &RegistryUrl) -> String {
+/// Whether a user's key may be said elsewhere than in its URL.
+fn takes_a_users_key(registry: &RegistryUrl) -> bool {
     match registry {
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => url.credentials().is_none(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Etcd(url) => url.password().is_none(),
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => false,
+        #[cfg(feature = "sqlite")]
+        RegistryUrl::Sqlite(_) => false,
+    }
+}
+
+/// Where an entry goes, however that was written.
+fn place(target: &Target) -> String {
+    match &target.registry {
         #[cfg(feature = "sqlite")]
         RegistryUrl::Sqlite(path) => {
             let directory = path.parent().and_then(|directory| directory.canonicalize().ok());
             let found = directory.zip(path.file_name()).map(|(directory, name)| directory.join(name));
             found.unwrap_or_else(|| path.clone()).to_string_lossy().into_owned()
+        }
+        // Its users have nothing in common.
+        #[cfg(feature = "http")]
+        RegistryUrl::Rackspace(url) => {
+            let login = url.credentials().or(target.access.credentials.as_ref());
+            format!("{} {}", url.as_str(), login.map(|login| &*login.username).unwrap_or_default())
         }
         #[cfg(feature = "http")]
         registry => registry.to_string(),

@@ -3,10 +3,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, named_params};
 use uuid::Uuid;
 
-use super::clock::Ticks;
 use super::fault::Fault;
 use crate::model::{self, Event, EventBody, EventKind, MarkerFault, Page};
 use crate::registry::EventQuery;
+use crate::registry::clock::Ticks;
 
 /// How long events are kept.
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -137,7 +137,7 @@ fn class(cause: &Cause) -> Class {
         },
         Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
         #[cfg(feature = "http")]
-        Cause::Http(_) => Class::Passing,
+        Cause::Http(_) | Cause::Etcd(_) => Class::Passing,
         Cause::Rule(_)
         | Cause::Foreign { .. }
         | Cause::Newer { .. }

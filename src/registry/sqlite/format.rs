@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::clock::Ticks;
 use super::fault::Fault;
 use crate::registry::Cause;
+use crate::registry::clock::Ticks;
 
 /// `SRWR`: what the header of our files says, for `file(1)` and for us.
 const APPLICATION_ID: u32 = 0x5352_5752;

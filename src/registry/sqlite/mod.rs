@@ -8,7 +8,6 @@
 //! a crash at any point leaves it consistent. What is acknowledged outlives any crash of a process; configuration
 //! outlives a power failure, too. Services need not: they do not outlive it themselves.
 
-mod clock;
 mod configuration;
 mod events;
 mod fault;
@@ -166,4 +165,9 @@ impl ConfigurationStore for Sqlite {
         let id = id.clone();
         self.write(Durability::Full, move |file| configuration::remove(file, &id)).await
     }
+}
+
+/// How long the machine has been running.
+fn uptime_millis() -> std::result::Result<i64, Fault> {
+    super::clock::uptime_millis().map_err(|source| Fault::file("CLOCK_BOOTTIME", source))
 }

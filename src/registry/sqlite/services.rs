@@ -3,13 +3,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
-use super::clock::{self, Ticks, living, uptime_millis};
 use super::events;
 use super::fault::Fault;
+use super::uptime_millis;
 use crate::model::{
     EventKind, HeartbeatTimeout, Marker, Page, Registration, Service, ServiceId, ServiceUpdate, Tags,
     Timestamp, Token,
 };
+use crate::registry::clock::{self, Ticks, living};
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
 /// Who is alive at a time, as bounds for SQL, in milliseconds since boot.

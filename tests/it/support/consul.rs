@@ -4,15 +4,14 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::debian::{cache, mirror};
+use super::package::Packaged;
 use super::server::{Connection, Request, Response};
-use super::{Running, is_there, wait_until};
+use super::{Running, wait_until};
 
 /// The token that may do everything, where not everybody may.
 pub(crate) const MASTER: &str = "6a1f5e0c-5b8f-4a52-9c3c-0d5a9a6f0001";
@@ -149,65 +148,7 @@ fn run(directory: &Path) -> Running {
     Running::start(command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()))
 }
 
-/// Says loudly when it cannot be had, and fails in CI, which has to have it.
 #[track_caller]
-#[expect(clippy::print_stderr, reason = "a skipped test must not look like one that passed")]
 fn program(test: &str) -> Option<PathBuf> {
-    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    if !is_there("apt-get", test) || !is_there("dpkg", test) {
-        return None;
-    }
-    match PROGRAM.get_or_init(fetched) {
-        Ok(program) => Some(program.clone()),
-        Err(reason) => {
-            eprintln!("SKIPPED, NEEDS consul: {test}: {reason}");
-            assert!(std::env::var_os("CI").is_none(), "CI has to have consul for {test}: {reason}");
-            None
-        }
-    }
-}
-
-fn fetched() -> Result<PathBuf, String> {
-    let (cache, _lock) = cache();
-    let root = cache.join("consul-bullseye");
-    if !root.exists() {
-        let part = cache.join("consul-bullseye.part");
-        let _ = fs::remove_dir_all(&part);
-        fetch(&part)?;
-        fs::rename(&part, &root).map_err(|error| error.to_string())?;
-    }
-    Ok(root.join("root/usr/bin/consul"))
-}
-
-/// With package lists of its own: those of the machine stay as they are.
-fn fetch(part: &Path) -> Result<(), String> {
-    for directory in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(part.join(directory)).unwrap();
-    }
-    let mirror = mirror().ok_or("the system's package sources name no mirror")?;
-    fs::write(part.join("sources.list"), format!("deb {mirror} bullseye main\n")).unwrap();
-    let settings = [
-        format!("Dir::Etc::sourcelist={}", part.join("sources.list").display()),
-        "Dir::Etc::sourceparts=/nonexistent".to_owned(),
-        format!("Dir::State::lists={}", part.join("lists").display()),
-        format!("Dir::Cache={}", part.join("cache").display()),
-        "APT::Sandbox::User=".to_owned(),
-        "Acquire::Languages=none".to_owned(),
-    ];
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.current_dir(part).args(settings.iter().flat_map(|setting| ["-o", setting])).args(words);
-        succeed(&mut command)
-    };
-    apt(&["update"])?;
-    apt(&["download", "consul"])?;
-    let mut files = fs::read_dir(part).unwrap().map(|entry| entry.unwrap().path());
-    let package = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let package = package.ok_or("no package was downloaded")?;
-    succeed(Command::new("dpkg").arg("-x").arg(package).arg(part.join("root")))
-}
-
-fn succeed(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    Packaged { package: "consul", release: "bullseye", path: "usr/bin/consul" }.program(test)
 }

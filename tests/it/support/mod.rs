@@ -2,6 +2,8 @@
 
 pub(crate) mod consul;
 pub(crate) mod debian;
+pub(crate) mod etcd;
+pub(crate) mod package;
 pub(crate) mod peer;
 pub(crate) mod pty;
 pub(crate) mod server;
@@ -112,7 +114,7 @@ impl Place {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy().to_lowercase();
-            let foreign = ["service_registry", "raxsr_", "consul_"];
+            let foreign = ["service_registry", "raxsr_", "consul_", "etcdctl_"];
             if foreign.iter().any(|prefix| text.starts_with(prefix)) || text.ends_with("_proxy") {
                 command.env_remove(name);
             }

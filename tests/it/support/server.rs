@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use super::{Place, RAXSR, Running, wait_for, wait_until};
 
+/// Names an etcd cluster that servers are to keep their registries in, instead of a file.
+pub(crate) const CLUSTER: &str = "SERVICE_REGISTRY_TEST_CLUSTER";
+
 /// No answer takes as long, even on a busy machine: nothing hangs.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -120,9 +123,16 @@ pub(crate) fn write_accounts(place: &Place, accounts: &str, mode: u32) -> String
 fn command(place: &Place, listen: &str, options: &[String]) -> Command {
     let log = fs::File::create(place.path().join("server.log")).unwrap();
     let mut command = place.program(RAXSR);
-    command.args(["serve", "--listen", listen, "--registry", &place.url()]).args(options);
+    command.args(["serve", "--listen", listen, "--registry", &registry(place)]).args(options);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command
+}
+
+/// A file, or where this cluster is named, a part of it.
+fn registry(place: &Place) -> String {
+    let name = place.path().file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_start_matches('.');
+    std::env::var(CLUSTER).map_or_else(|_| place.url(), |cluster| format!("{cluster}/{name}"))
 }
 
 fn log(place: &Place) -> String {

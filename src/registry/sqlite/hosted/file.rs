@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
-use super::leases::Lease;
-use super::token::Seed;
 use crate::model::{EventKind, HeartbeatTimeout, ServiceId, Timestamp};
-use crate::registry::sqlite::clock::uptime_millis;
+use crate::registry::hosted::leases::Lease;
+use crate::registry::hosted::token::Seed;
 use crate::registry::sqlite::events;
 use crate::registry::sqlite::fault::Fault;
+use crate::registry::sqlite::uptime_millis;
 
 /// Lets everybody else know that hosted services are looked after.
 pub(super) fn note_host(file: &Connection) -> Result<(), Fault> {

@@ -2,16 +2,14 @@
 //!
 //! The file stays the truth about who is registered, and can be shared as ever: wrappers and `raxsr` on the same
 //! machine read and change it beside us. But the services that come in through us have their deadlines in our
-//! memory ([`leases`]), where a heartbeat is a few microseconds, and their tokens can be checked without having
-//! been written down ([`token`]). Everything else is written by one thread ([`worker`]), and is on the disk when
+//! memory ([`leases`](crate::registry::hosted::leases)), where a heartbeat is a few microseconds, and their tokens can be checked without having
+//! been written down ([`token`](crate::registry::hosted::token)). Everything else is written by one thread ([`worker`]), and is on the disk when
 //! it is answered.
 //!
 //! Killed at any point, we lose nothing that was acknowledged: who was alive is in the file, and has its full
 //! timeout from our next start. While we are away, nobody else settles our services, for an hour.
 
 mod file;
-mod leases;
-mod token;
 mod worker;
 
 use std::fs::{File, OpenOptions};
@@ -26,17 +24,17 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use self::leases::{Lease, Leases};
-use self::token::Seed;
 use self::worker::{Effect, Job, Order, Worker};
-use super::clock::uptime_millis;
 use super::fault::Fault;
 use super::services::{self, Keeping};
+use super::uptime_millis;
 use super::url_of;
 use super::{Sqlite, configuration};
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, Page, Registration, Service, ServiceId, ServiceUpdate, Token,
 };
+use crate::registry::hosted::leases::{Lease, Leases};
+use crate::registry::hosted::token::Seed;
 use crate::registry::{
     Cause, Claim, ConfigurationQuery, ConfigurationStore, EventLog, EventQuery, Limits, Object, Owner,
     Registry, Result, ServiceQuery, Statistics,

@@ -14,15 +14,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::leases::Lease;
-use super::token::Seed;
 use super::{Shared, file};
 use crate::model::{HeartbeatTimeout, ServiceId};
 use crate::registry::Cause;
-use crate::registry::sqlite::clock::uptime_millis;
+use crate::registry::hosted::leases::Lease;
+use crate::registry::hosted::token::Seed;
 use crate::registry::sqlite::fault::Fault;
 use crate::registry::sqlite::services;
 use crate::registry::sqlite::store::{self, Durability, Store};
+use crate::registry::sqlite::uptime_millis;
 
 /// How often the dead are settled when nobody asks.
 const TICK: Duration = Duration::from_millis(500);

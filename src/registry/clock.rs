@@ -1,21 +1,20 @@
-//! The two clocks of an embedded registry.
+//! The two clocks of a registry that we keep ourselves.
 //!
 //! Deadlines are on `CLOCK_BOOTTIME`: all processes of a machine share it, it counts suspended time, and nobody
 //! can set it, so that a wall clock put back or forward an hour neither keeps the dead nor kills the living.
 //! What people read (`last_seen`, events) is wall time.
 
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use uuid::{Timestamp as UuidTime, Uuid};
 
-use super::fault::Fault;
 use crate::model::{self, HeartbeatTimeout, MarkerFault};
 
 /// Milliseconds since the machine was started.
-pub(super) fn uptime_millis() -> Result<i64, Fault> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
-        .map_err(|errno| Fault::file("CLOCK_BOOTTIME", errno.into()))?;
+pub(super) fn uptime_millis() -> io::Result<i64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     Ok(now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000)
 }
 

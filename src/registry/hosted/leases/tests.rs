@@ -164,3 +164,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_overdue_are_told_until_they_are_renewed() {
+    let mut leases = Leases::default();
+    let (lease, token) = lease(3);
+    leases.keep(id(1), lease, START);
+    for uptime in (START..START + 3_000).step_by(500) {
+        assert!(leases.overdue(uptime, 500).is_empty());
+    }
+    assert_eq!(leases.overdue(START + 3_000, 500), [id(1)]);
+    assert!(leases.overdue(START + 3_100, 500).is_empty() && leases.is_overdue(&id(1), START + 3_100));
+    assert_eq!(leases.overdue(START + 3_500, 500), [id(1)]);
+    assert!(leases.renew(&id(1), &token, Owner::Anyone, START + 3_600).is_some());
+    assert!(!leases.is_overdue(&id(1), START + 3_600) && leases.overdue(START + 4_000, 500).is_empty());
+    leases.hear(&id(1), START + 5_000);
+    for uptime in (START + 5_000..START + 8_000).step_by(500) {
+        assert!(leases.overdue(uptime, 500).is_empty());
+    }
+    leases.spare_all(START + 8_000);
+    assert!(leases.overdue(START + 8_000, 500).is_empty());
+}
+
+#[test]
+fn a_token_that_another_host_made_since_is_good_and_one_of_before_is_not() {
+    let (lease, token) = lease(3);
+    let mut hosts = [Leases::default(), Leases::default()];
+    for host in &mut hosts {
+        host.keep(id(1), lease.clone(), START);
+    }
+    let [one, other] = &mut hosts;
+    let second = one.renew(&id(1), &token, Owner::Anyone, START).unwrap();
+    let third = other.renew(&id(1), &second, Owner::Anyone, START).unwrap();
+    let fourth = one.renew(&id(1), &third, Owner::Anyone, START).unwrap();
+    for used in [token, second, third] {
+        assert_eq!(one.renew(&id(1), &used, Owner::Anyone, START), None);
+    }
+    assert!(one.renew(&id(1), &fourth, Owner::Anyone, START).is_some());
+}

@@ -14,13 +14,13 @@ use uuid::Uuid;
 use super::token::Seed;
 use crate::model::{HeartbeatTimeout, InstanceId, ServiceId, Timestamp};
 use crate::registry::Owner;
-use crate::registry::sqlite::clock::{Ticks, millis};
+use crate::registry::clock::{Ticks, millis};
 
 /// Nobody looks at the table for so long only when we did not run: stopped, or on a machine that slept.
 const PAUSE: i64 = 2_000;
 
 #[derive(Default)]
-pub(super) struct Leases {
+pub(in crate::registry) struct Leases {
     time: OwnTime,
     by_id: HashMap<ServiceId, Lease>,
     /// Each service once, by a deadline that is not later than its own.
@@ -33,14 +33,14 @@ pub(super) struct Leases {
 
 /// The life of one hosted service.
 #[derive(Clone)]
-pub(super) struct Lease {
+pub(in crate::registry) struct Lease {
     seed: Seed,
     timeout: HeartbeatTimeout,
     instance: Option<InstanceId>,
     deadline: i64,
     /// Where it stands in `due`.
     due_at: i64,
-    /// The next heartbeat's token. None when the host has started since: then any that it made is good.
+    /// The next heartbeat's token. None when the host has started since: then any that was made with the seed is good.
     current: Option<Uuid>,
     previous: Option<Uuid>,
     last_seen: Option<Timestamp>,
@@ -48,7 +48,11 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(seed: Seed, timeout: HeartbeatTimeout, instance: Option<InstanceId>) -> Self {
+    pub(in crate::registry) fn new(
+        seed: Seed,
+        timeout: HeartbeatTimeout,
+        instance: Option<InstanceId>,
+    ) -> Self {
         Self {
             seed,
             timeout,
@@ -68,7 +72,7 @@ impl Lease {
     }
 
     /// Makes the token of the next heartbeat.
-    pub(super) fn issue(&mut self) -> Uuid {
+    pub(in crate::registry) fn issue(&mut self) -> Uuid {
         let now = Ticks::now().after(self.timeout.as_duration());
         // Another one even in the same instant, or under a clock that was put back.
         let last = self.current.and_then(|token| Ticks::of(&token).ok());
@@ -80,7 +84,7 @@ impl Lease {
     /// The answer to a heartbeat that presents `token`.
     fn renew(&mut self, token: &Uuid, whose: Owner) -> Option<Uuid> {
         let is_current = match &self.current {
-            Some(current) => current == token,
+            Some(current) => current == token || self.is_later(token, current),
             None => self.seed.deadline_of(token).is_some(),
         };
         if is_current {
@@ -90,11 +94,17 @@ impl Lease {
         let is_ours = matches!((whose, self.instance), (Owner::Instance(asks), Some(has)) if asks == has);
         self.current.filter(|_| is_ours && self.previous.as_ref() == Some(token))
     }
+
+    /// Whether another host of the same service has made it since.
+    fn is_later(&self, token: &Uuid, current: &Uuid) -> bool {
+        let made = self.seed.deadline_of(token);
+        made.is_some_and(|made| Ticks::of(current).is_ok_and(|current| made > current))
+    }
 }
 
 impl Leases {
     /// Enters a service, which has its full timeout.
-    pub(super) fn keep(&mut self, id: ServiceId, mut lease: Lease, uptime: i64) {
+    pub(in crate::registry) fn keep(&mut self, id: ServiceId, mut lease: Lease, uptime: i64) {
         lease.deadline = self.time.at(uptime) + millis(lease.timeout.as_duration());
         lease.due_at = lease.deadline;
         self.due.push(Reverse((lease.due_at, id.clone())));
@@ -102,7 +112,13 @@ impl Leases {
     }
 
     /// Renews a service, and returns the token of its next heartbeat. Nothing when it, or the token, is not known.
-    pub(super) fn renew(&mut self, id: &ServiceId, token: &Uuid, whose: Owner, uptime: i64) -> Option<Uuid> {
+    pub(in crate::registry) fn renew(
+        &mut self,
+        id: &ServiceId,
+        token: &Uuid,
+        whose: Owner,
+        uptime: i64,
+    ) -> Option<Uuid> {
         let now = self.time.at(uptime);
         let lease = self.by_id.get_mut(id)?;
         let next = lease.renew(token, whose)?;
@@ -119,52 +135,117 @@ impl Leases {
         Some(next)
     }
 
-    pub(super) fn forget(&mut self, id: &ServiceId) {
+    /// Another host has had a heartbeat.
+    pub(in crate::registry) fn hear(&mut self, id: &ServiceId, uptime: i64) {
+        let now = self.time.at(uptime);
+        if let Some(lease) = self.by_id.get_mut(id) {
+            lease.deadline = now + millis(lease.timeout.as_duration());
+            lease.last_seen = Some(Timestamp::now());
+        }
+    }
+
+    /// Those that were heard within the last `span`.
+    pub(in crate::registry) fn heard_within(
+        &mut self,
+        span: Duration,
+        uptime: i64,
+    ) -> impl Iterator<Item = &ServiceId> {
+        let since = self.time.at(uptime) - millis(span);
+        let is_recent = move |lease: &Lease| {
+            lease.last_seen.is_some() && lease.deadline - millis(lease.timeout.as_duration()) >= since
+        };
+        self.by_id.iter().filter(move |(_, lease)| is_recent(lease)).map(|(id, _)| id)
+    }
+
+    /// What the tokens of a service are made with.
+    pub(in crate::registry) fn seed_of(&self, id: &ServiceId) -> Option<Seed> {
+        self.by_id.get(id).map(|lease| lease.seed)
+    }
+
+    /// Nobody may be dead by what we know: each has its full timeout from now on.
+    pub(in crate::registry) fn spare_all(&mut self, uptime: i64) {
+        let now = self.time.at(uptime);
+        for lease in self.by_id.values_mut() {
+            lease.deadline = lease.deadline.max(now + millis(lease.timeout.as_duration()));
+        }
+    }
+
+    /// Those whose deadline has passed. They are told again after `again` milliseconds, until they are renewed or
+    /// forgotten.
+    pub(in crate::registry) fn overdue(&mut self, uptime: i64, again: i64) -> Vec<ServiceId> {
+        let now = self.time.at(uptime);
+        let mut overdue = Vec::new();
+        while let Some(Reverse((due_at, _))) = self.due.peek()
+            && *due_at <= now
+        {
+            let Some(Reverse((due_at, id))) = self.due.pop() else { break };
+            let Some(lease) = self.by_id.get_mut(&id).filter(|lease| lease.due_at == due_at) else {
+                // Of an earlier life, or an earlier deadline.
+                continue;
+            };
+            if lease.deadline <= now {
+                overdue.push(id.clone());
+                lease.due_at = now + again.max(1);
+            } else {
+                lease.due_at = lease.deadline;
+            }
+            self.due.push(Reverse((lease.due_at, id)));
+        }
+        overdue
+    }
+
+    /// Whether its deadline has passed.
+    pub(in crate::registry) fn is_overdue(&mut self, id: &ServiceId, uptime: i64) -> bool {
+        let now = self.time.at(uptime);
+        self.by_id.get(id).is_some_and(|lease| lease.deadline <= now)
+    }
+
+    pub(in crate::registry) fn forget(&mut self, id: &ServiceId) {
         self.by_id.remove(id);
     }
 
     /// From its next heartbeat on.
-    pub(super) fn retime(&mut self, id: &ServiceId, timeout: HeartbeatTimeout) {
+    pub(in crate::registry) fn retime(&mut self, id: &ServiceId, timeout: HeartbeatTimeout) {
         if let Some(lease) = self.by_id.get_mut(id) {
             lease.timeout = timeout;
         }
     }
 
-    pub(super) fn contains(&self, id: &ServiceId) -> bool {
+    pub(in crate::registry) fn contains(&self, id: &ServiceId) -> bool {
         self.by_id.contains_key(id)
     }
 
     /// How long a service lives unless it is renewed.
-    pub(super) fn time_left(&mut self, id: &ServiceId, uptime: i64) -> Option<Duration> {
+    pub(in crate::registry) fn time_left(&mut self, id: &ServiceId, uptime: i64) -> Option<Duration> {
         let now = self.time.at(uptime);
         let left = self.by_id.get(id)?.deadline - now;
         Some(Duration::from_millis(u64::try_from(left).unwrap_or_default()))
     }
 
     /// When a service was last seen since the host started.
-    pub(super) fn last_seen(&self, id: &ServiceId) -> Option<Timestamp> {
+    pub(in crate::registry) fn last_seen(&self, id: &ServiceId) -> Option<Timestamp> {
         self.by_id.get(id)?.last_seen
     }
 
     /// Whether somebody is dead and still in the file.
-    pub(super) fn anyone_died(&mut self, uptime: i64) -> bool {
+    pub(in crate::registry) fn anyone_died(&mut self, uptime: i64) -> bool {
         self.bring_out_the_dead(uptime);
         !self.dying.is_empty()
     }
 
     /// The dead that are to be taken out of the file. They are [`buried`](Self::bury) when they are, or
     /// [`revived`](Self::revive) when that failed.
-    pub(super) fn the_dead(&mut self, uptime: i64) -> Vec<(ServiceId, Seed)> {
+    pub(in crate::registry) fn the_dead(&mut self, uptime: i64) -> Vec<(ServiceId, Seed)> {
         self.bring_out_the_dead(uptime);
         self.dying.iter().map(|(id, lease)| (id.clone(), lease.seed)).collect()
     }
 
-    pub(super) fn bury(&mut self, dead: &[(ServiceId, Seed)]) {
+    pub(in crate::registry) fn bury(&mut self, dead: &[(ServiceId, Seed)]) {
         self.dying.drain(..dead.len());
     }
 
     /// Those that could not be buried go on living until somebody looks again.
-    pub(super) fn revive(&mut self) {
+    pub(in crate::registry) fn revive(&mut self) {
         for (id, lease) in std::mem::take(&mut self.dying) {
             self.due.push(Reverse((lease.due_at, id.clone())));
             self.by_id.insert(id, lease);
@@ -193,7 +274,7 @@ impl Leases {
     }
 
     /// Takes over what the file says: who is new has its full timeout, who is not there is forgotten.
-    pub(super) fn agree_with(&mut self, file: Vec<(ServiceId, Lease)>, uptime: i64) {
+    pub(in crate::registry) fn agree_with(&mut self, file: Vec<(ServiceId, Lease)>, uptime: i64) {
         let mut before = std::mem::take(&mut self.by_id);
         self.by_id.reserve(file.len());
         let dying: HashMap<_, _> = self.dying.iter().map(|(id, lease)| (id.clone(), lease.seed)).collect();
@@ -211,7 +292,7 @@ impl Leases {
     }
 
     /// Some of those that were seen since they were last written down, with when.
-    pub(super) fn take_unwritten(&mut self, most: usize) -> Vec<(ServiceId, Timestamp)> {
+    pub(in crate::registry) fn take_unwritten(&mut self, most: usize) -> Vec<(ServiceId, Timestamp)> {
         let from = self.unwritten.len().saturating_sub(most);
         let mut seen = Vec::new();
         for id in self.unwritten.drain(from..) {

@@ -9,28 +9,36 @@ use ring::hmac;
 use uuid::{Timestamp, Uuid};
 
 use crate::model::Token;
-use crate::registry::sqlite::clock::Ticks;
+use crate::registry::clock::Ticks;
 
 /// What the tokens of one registration are made with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seed(Uuid);
+pub(in crate::registry) struct Seed(Uuid);
 
 impl Seed {
-    pub(super) fn random() -> Self {
+    pub(in crate::registry) fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
     /// As the file has it. What cannot be read makes tokens that nobody holds.
-    pub(super) fn read(text: &str) -> Self {
+    pub(in crate::registry) fn read(text: &str) -> Self {
         Uuid::parse_str(text).map_or_else(|_| Self::random(), Self)
     }
 
-    pub(super) fn written(self) -> Token {
+    pub(in crate::registry) fn of(key: Uuid) -> Self {
+        Self(key)
+    }
+
+    pub(in crate::registry) fn key(self) -> Uuid {
+        self.0
+    }
+
+    pub(in crate::registry) fn written(self) -> Token {
         Token::new(self.0.to_string())
     }
 
     /// The token whose time is `deadline`.
-    pub(super) fn token(self, deadline: Ticks) -> Uuid {
+    pub(in crate::registry) fn token(self, deadline: Ticks) -> Uuid {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
         let ticks = u64::try_from(deadline.0).unwrap_or_default();
         let tag = hmac::sign(&key, &ticks.to_be_bytes());
@@ -42,7 +50,7 @@ impl Seed {
     }
 
     /// The time of a token that was made with this.
-    pub(super) fn deadline_of(self, token: &Uuid) -> Option<Ticks> {
+    pub(in crate::registry) fn deadline_of(self, token: &Uuid) -> Option<Ticks> {
         Ticks::of(token).ok().filter(|deadline| self.token(*deadline) == *token)
     }
 }

@@ -1,0 +1,142 @@
+//! etcd's leases: a time to live, and the keys that end with it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::client::{Client, Rights};
+use super::fault::Failure;
+use super::wire::{bytes, number};
+use crate::registry::Result;
+use crate::registry::http::HttpCause;
+
+/// A lease's number, never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::registry) struct LeaseId(i64);
+
+impl LeaseId {
+    /// The lease that a key is on; none where it stays until it is deleted.
+    pub(in crate::registry) fn of_key(number: i64) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
+
+    /// As it goes over the wire.
+    pub(in crate::registry) fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// As etcdctl writes it.
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        i64::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// How a lease fares.
+#[derive(Debug)]
+pub(in crate::registry) struct Remaining {
+    /// How long it has got.
+    pub(in crate::registry) left: Duration,
+    /// How long a renewal makes it.
+    pub(in crate::registry) granted: Duration,
+    /// What ends with it.
+    pub(in crate::registry) keys: Vec<Vec<u8>>,
+}
+
+#[derive(Deserialize)]
+struct Renewed {
+    #[serde(default, rename = "TTL", deserialize_with = "number")]
+    ttl: i64,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    #[serde(default, rename = "TTL", deserialize_with = "number")]
+    ttl: i64,
+    #[serde(default, rename = "grantedTTL", deserialize_with = "number")]
+    granted: i64,
+    #[serde(default)]
+    keys: Vec<Key>,
+}
+
+#[derive(Deserialize)]
+struct Key(#[serde(deserialize_with = "bytes")] Vec<u8>);
+
+impl Client {
+    /// A new lease. Very short ones are made longer by etcd. Its number is ours to choose, so that a grant sent again
+    /// because its answer was lost is no second one.
+    pub(in crate::registry) async fn grant(&self, ttl: Duration) -> Result<LeaseId> {
+        let id = LeaseId(fastrand::i64(1..));
+        let body = json!({"TTL": ttl.as_secs().max(1).to_string(), "ID": id.get().to_string()}).to_string();
+        match self.ask("lease/grant", &body, Rights::Needed).await {
+            Ok(_) => Ok(id),
+            Err(Failure::Refused(fault)) if fault.is_lease_there() => Ok(id),
+            Err(failure) => Err(self.error(failure)),
+        }
+    }
+
+    /// Renews a lease. False where there is none.
+    pub(in crate::registry) async fn keep_alive(&self, id: LeaseId) -> Result<bool> {
+        Ok(self.keep_all_alive(&[id]).await?.first().copied().unwrap_or_default())
+    }
+
+    /// Renews many leases in one call: for each, in order, whether there is one.
+    pub(in crate::registry) async fn keep_all_alive(&self, ids: &[LeaseId]) -> Result<Vec<bool>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body: String = ids.iter().map(|id| json!({"ID": id.get().to_string()}).to_string()).collect();
+        let answer = self.ask("lease/keepalive", &body, Rights::NotNeeded).await;
+        let answers = match answer.map_err(|failure| self.error(failure))? {
+            Value::Array(answers) => answers,
+            answer => vec![answer],
+        };
+        if answers.len() != ids.len() {
+            let fault = format!("{} answers to {} renewals", answers.len(), ids.len());
+            return Err(self.error(HttpCause::Nonsense(fault).into()));
+        }
+        let renewed = |mut answer: Value| {
+            let renewed: Renewed = self.parse(answer["result"].take())?;
+            // An unknown lease is told by what is not there.
+            Ok(renewed.ttl > 0)
+        };
+        answers.into_iter().map(renewed).collect()
+    }
+
+    /// Ends a lease, and with it its keys. False where there is none.
+    pub(in crate::registry) async fn revoke(&self, id: LeaseId) -> Result<bool> {
+        let body = json!({"ID": id.get().to_string()}).to_string();
+        match self.ask("lease/revoke", &body, Rights::Needed).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(fault)) if fault.is_no_lease() => Ok(false),
+            Err(failure) => Err(self.error(failure)),
+        }
+    }
+
+    /// How a lease fares; none where there is none.
+    pub(in crate::registry) async fn time_to_live(&self, id: LeaseId) -> Result<Option<Remaining>> {
+        let body = json!({"ID": id.get().to_string(), "keys": true}).to_string();
+        let told = match self.ask("lease/timetolive", &body, Rights::Needed).await {
+            Ok(answer) => self.parse::<Told>(answer)?,
+            Err(Failure::Refused(fault)) if fault.is_no_lease() => return Ok(None),
+            Err(failure) => return Err(self.error(failure)),
+        };
+        let seconds = |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        Ok((told.ttl >= 0).then(|| Remaining {
+            left: seconds(told.ttl),
+            granted: seconds(told.granted),
+            keys: told.keys.into_iter().map(|key| key.0).collect(),
+        }))
+    }
+}
