@@ -9,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
+use crate::support::consul::Consul;
+use crate::support::etcd::{Etcd, Release};
 use crate::support::peer::{Asked, Peer, Reply, agree};
 use crate::support::server::Server;
 use crate::support::{
@@ -114,6 +116,25 @@ fn a_command_that_ends_by_itself_is_left_to_expire_everywhere() {
         wait_until("the timeout", || !place.lists("web1"));
         assert_eq!(place.events(), ["join web1", "timeout web1"]);
     }
+}
+
+#[test]
+fn registries_of_different_kinds_stand_side_by_side() {
+    const TEST: &str = "registries_of_different_kinds_stand_side_by_side";
+    let (Some(consul), Some(etcd)) = (Consul::start(TEST), Etcd::single(Release::Bookworm, TEST)) else {
+        return;
+    };
+    let file = Place::new();
+    let urls = [consul.url(), etcd.url(), file.url()];
+    let mut wrapper = Wrapped::start(&file, &[&urls[0], &urls[1], &urls[2]], &["--notify=registered"]);
+    for url in &urls {
+        wait_until("the registration", || listed_at(&file, url) == ["web1"]);
+    }
+    wrapper.stop();
+    for url in &urls {
+        assert!(listed_at(&file, url).is_empty(), "{url}: {}", wrapper.said());
+    }
+    assert_eq!(wrapper.said(), "");
 }
 
 #[test]
