@@ -23,6 +23,7 @@ mod lease;
 mod notify;
 mod registration;
 mod registry_file;
+mod several;
 mod signals;
 mod support;
 mod systemd;
