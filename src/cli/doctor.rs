@@ -178,7 +178,7 @@ async fn read(target: &Target, registry: &dyn Registry) -> (Check, Check) {
     let reach = Check::ok("reach", format!("answers in {}", shown(sent.elapsed())));
     match answer {
         Ok(page) => match page.stale_since {
-            None => (reach, authenticated(&target.origins.login)),
+            None => (reach, authenticated(&target.origins.login, registry.caveat())),
             Some(since) => {
                 let found = format!("does not answer, and what is known of it is of {since}");
                 let reach = Check { status: Status::Fail, ..Check::warn("reach", found, remedy) };
@@ -192,7 +192,10 @@ async fn read(target: &Target, registry: &dyn Registry) -> (Check, Check) {
     }
 }
 
-fn authenticated(login: &Login) -> Check {
+fn authenticated(login: &Login, caveat: Option<String>) -> Check {
+    if let Some(caveat) = caveat {
+        return Check { remedy: None, ..Check::warn("authenticated", caveat, "") };
+    }
     let found = match login {
         Login::NotNeeded => "not needed",
         Login::Unsaid => "it lets everybody in",

@@ -64,6 +64,9 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
             if let Some(since) = page.stale_since {
                 warn(&staleness(registry.url(), since, Timestamp::now()));
             }
+            if let Some(caveat) = registry.caveat() {
+                warn(&caveat);
+            }
             output.page(&page, part.extent())?;
         }
         Action::Get(which) => {

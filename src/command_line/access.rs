@@ -34,8 +34,10 @@ pub(crate) struct AccessArguments {
     /// The default one is /var/lib/service-registry/registry.db for root, and otherwise
     /// $XDG_STATE_HOME/service-registry/registry.db (~/.local/state/service-registry/registry.db).
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
-    /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
-    /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
+    /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS, `consul+unix:///path` through a socket;
+    /// of several, `consul://host1,host2`, the next is asked when one fails. `?dc=`, `?ns=` and `?partition=` say which
+    /// part of Consul is meant. What it leaves open, the variables of Consul's own programs say, such as
+    /// `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN_FILE` and `CONSUL_CACERT`.
     /// `etcd://host:2379,host:2379/prefix?layout=native,registrator,skydns,grpc&domain=cluster.local` is an etcd
     /// cluster, `etcd+https://` over TLS; for it, `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD` and the like
     /// count. The native layout is always written, the others for other readers.
@@ -162,6 +164,9 @@ pub(crate) enum AccessError {
         #[source]
         source: Box<AccessError>,
     },
+    #[cfg(feature = "http")]
+    #[error("{name}: `{}` is not {expected}", printable(value))]
+    Variable { name: &'static str, value: String, expected: &'static str },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -184,6 +189,8 @@ impl Hint for AccessError {
             Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
             Self::NoUsername => Some("give the name with --username NAME".to_owned()),
             Self::Raxrc(error) => error.hint(),
+            #[cfg(feature = "http")]
+            Self::Variable { .. } => None,
             Self::File { .. } | Self::Empty { .. } => None,
         }
     }
@@ -232,7 +239,13 @@ impl AccessArguments {
         }
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
-            RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
+            RegistryUrl::Consul(url) => {
+                warnings.extend(consul::unused(sources));
+                let (access, origins) = self.consul_access(sources, url, origin)?;
+                warnings.extend(consul::warnings(url, &access));
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
             #[cfg(feature = "http")]
             RegistryUrl::Etcd(url) => {
                 let (access, origins) = self.etcd_access(sources, url, origin)?;
@@ -367,20 +380,21 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => url.is_in_the_clear(),
-        // An agent is asked on its own machine.
         #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
+        RegistryUrl::Consul(url) => url.is_in_the_clear(),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => url.is_in_the_clear(),
     };
-    let logs_in = access.credentials.is_some() || names_credentials(registry);
+    let logs_in = access.credentials.is_some() || access.token.is_some() || names_credentials(registry);
     let scheme = match registry {
+        #[cfg(feature = "http")]
+        RegistryUrl::Consul(_) => "consul+https",
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(_) => "etcd+https",
         _ => "https",
     };
     (is_in_the_clear && logs_in)
-        .then(|| format!("the key for {registry} can be read on the way: use an {scheme}:// URL"))
+        .then(|| format!("the key for {registry} can be read on the way: use {scheme}://"))
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {

@@ -7,7 +7,8 @@ use super::url::AuthUrl;
 /// of it.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// Who we are; without it there is no login. Those in the registry's own URL come first.
+    /// Who we are; without it there is no login. Those in the registry's own URL come first. Where a token is all there is
+    /// to a login, they are for a server that stands before the registry.
     pub credentials: Option<Credentials>,
     /// The token of a registry where that is all there is to a login. One in the registry's own URL comes first.
     pub token: Option<ApiKey>,
@@ -21,12 +22,14 @@ pub struct Access {
 /// How an encrypted connection is made: whom we trust, and how we prove who we are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// A PEM file of certificates that are trusted besides the system's.
+    /// A PEM file of certificates that are trusted besides the system's, or a directory of such files.
     pub ca_certificates: Option<PathBuf>,
     /// What is shown to a server that asks for it.
     pub client_certificate: Option<ClientCertificate>,
     /// Who may be at the other end.
     pub peer: Peer,
+    /// Which name the certificate of whoever is there has to be for, where that is not the name in the URL.
+    pub server_name: Option<String>,
 }
 
 /// A certificate of ours, in PEM files.

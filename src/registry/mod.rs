@@ -167,6 +167,11 @@ pub trait Registry: Send + Sync {
         Ok(None)
     }
 
+    /// What is to be known about the last [list](Self::services) that it gave, in words.
+    fn caveat(&self) -> Option<String> {
+        None
+    }
+
     /// How it fares, where that is known without asking anybody.
     fn statistics(&self) -> Option<Statistics> {
         None

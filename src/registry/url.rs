@@ -18,6 +18,8 @@ use std::str::FromStr;
 use url::{Host, Url};
 
 #[cfg(feature = "http")]
+pub(super) use self::consul::AgentAddress;
+#[cfg(feature = "http")]
 pub use self::consul::ConsulUrl;
 #[cfg(feature = "http")]
 pub use self::etcd::{EtcdLayout, EtcdUrl};
@@ -37,7 +39,7 @@ pub enum RegistryUrl {
     /// `http(s)://host/v1.0`: a server of the Service Registry HTTP API.
     #[cfg(feature = "http")]
     Rackspace(ApiUrl),
-    /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS.
+    /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS, `consul+unix:///path` through a socket.
     #[cfg(feature = "http")]
     Consul(ConsulUrl),
     /// `etcd://host:port,host:port/prefix`: an etcd cluster; `etcd+https://` over TLS.
@@ -164,7 +166,7 @@ impl RegistryUrl {
             #[cfg(feature = "http")]
             Self::Rackspace(url) => url.base().host(),
             #[cfg(feature = "http")]
-            Self::Consul(url) => url.base().host(),
+            Self::Consul(url) => url.host(),
             #[cfg(feature = "http")]
             Self::Etcd(url) => url.host(),
         }

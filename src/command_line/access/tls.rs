@@ -41,7 +41,7 @@ impl AccessArguments {
         }
         let client_certificate = pair(certificate, key)?;
         let (ca_certificates, origin) = ca_cert.unzip();
-        Ok((Tls { ca_certificates, client_certificate, peer: Peer::Certified }, origin))
+        Ok((Tls { ca_certificates, client_certificate, peer: Peer::Certified, server_name: None }, origin))
     }
 }
 

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Ask, Consul};
+use super::Consul;
+use super::client::Ask;
 use crate::model::{ConfigurationId, ConfigurationValue, Page};
 use crate::registry::{ConfigurationQuery, ConfigurationStore, Object, Result};
 
@@ -52,14 +53,14 @@ fn id(key: &str) -> Option<ConfigurationId> {
 }
 
 impl Consul {
-    async fn find(&self, id: &ConfigurationId) -> Result<Option<ConfigurationValue>> {
-        let answer = self.ask(&Ask::get(path(id))).await?;
+    async fn look_up(&self, id: &ConfigurationId) -> Result<Option<ConfigurationValue>> {
+        let answer = self.client.ask(&Ask::get(path(id)).in_datacenter()).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
-                Ok(self.parse::<Vec<Pair>>(&answer)?.first().and_then(Pair::read))
+                Ok(self.client.parse::<Vec<Pair>>(&answer)?.first().and_then(Pair::read))
             }
-            _ => Err(self.failure(&answer)),
+            _ => Err(self.client.failure(&answer)),
         }
     }
 }
@@ -67,16 +68,17 @@ impl Consul {
 #[async_trait]
 impl ConfigurationStore for Consul {
     async fn value(&self, id: &ConfigurationId) -> Result<ConfigurationValue> {
-        let value = self.find(id).await?;
-        value.ok_or_else(|| self.not_found(Object::ConfigurationValue, id.as_str()))
+        let value = self.look_up(id).await?;
+        value.ok_or_else(|| self.client.not_found(Object::ConfigurationValue, id.as_str()))
     }
 
     async fn values(&self, query: &ConfigurationQuery) -> Result<Page<ConfigurationValue, ConfigurationId>> {
-        let answer = self.ask(&Ask::get(format!("/v1/kv/{PREFIX}?recurse=true"))).await?;
+        let answer =
+            self.client.ask(&Ask::get(format!("/v1/kv/{PREFIX}?recurse=true")).in_datacenter()).await?;
         let pairs: Vec<Pair> = match answer.status {
             StatusCode::NOT_FOUND => Vec::new(),
-            status if status.is_success() => self.parse(&answer)?,
-            _ => return Err(self.failure(&answer)),
+            status if status.is_success() => self.client.parse(&answer)?,
+            _ => return Err(self.client.failure(&answer)),
         };
         let is_wanted = |value: &ConfigurationValue| {
             let marker = query.page.marker.as_ref();
@@ -89,15 +91,15 @@ impl ConfigurationStore for Consul {
     }
 
     async fn set(&self, value: &ConfigurationValue) -> Result<()> {
-        if self.find(&value.id).await?.as_ref() == Some(value) {
+        if self.look_up(&value.id).await?.as_ref() == Some(value) {
             return Ok(());
         }
-        self.call(&Ask::put(path(&value.id)).body(value.value())).await.map(drop)
+        self.client.call(&Ask::put(path(&value.id)).body(value.value()).in_datacenter()).await.map(drop)
     }
 
     async fn remove(&self, id: &ConfigurationId) -> Result<()> {
         self.value(id).await?;
-        self.call(&Ask::new(Method::DELETE, path(id))).await.map(drop)
+        self.client.call(&Ask::new(Method::DELETE, path(id)).in_datacenter()).await.map(drop)
     }
 }
 

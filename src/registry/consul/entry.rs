@@ -18,6 +18,7 @@ const HOLDER: &str = "srw_holder";
 const TIMEOUT: &str = "srw_heartbeat_timeout";
 const METADATA: &str = "srw_metadata";
 const OURS: &str = "srw_";
+const CONSUL: &str = "consul";
 /// Consul's limits for `Meta`.
 const MOST_PAIRS: usize = 64;
 const LONGEST_KEY: usize = 128;
@@ -32,12 +33,15 @@ pub(super) struct Holder {
     pub(super) name: String,
 }
 
-/// A service as an agent tells it.
-#[derive(Debug, Clone, Deserialize)]
+/// A service as an agent or the catalog tells it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Entry {
     #[serde(rename = "ID")]
     pub(super) id: String,
+    /// What it is called by consumers.
+    #[serde(default)]
+    pub(super) service: String,
     #[serde(default, deserialize_with = "or_default")]
     tags: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
@@ -50,6 +54,11 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 }
 
 impl Entry {
+    /// Whether it is Consul itself, which the catalog has an entry for on each of its servers.
+    pub(super) fn is_consul(&self) -> bool {
+        self.id == CONSUL && self.service == CONSUL
+    }
+
     /// Who registered it; none where that was another program.
     pub(super) fn holder(&self) -> Option<Holder> {
         let instance = self.meta.get(INSTANCE)?.parse().ok()?;
@@ -87,8 +96,10 @@ impl Entry {
 /// Whether a registration brings its check with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
-    /// It does, and no other check stays.
-    New,
+    /// It does, and no other check of the service stays.
+    Only,
+    /// It does, and the others stay: an operator's, too, who has put the service into maintenance.
+    Renewed,
     /// The one that is there stays as it is.
     Kept,
 }
@@ -106,10 +117,10 @@ pub(super) fn definition(
         "Name": metadata.get("name").unwrap_or(registration.id.as_str()),
         "Tags": registration.tags,
         "Address": address(registration).unwrap_or_default(),
-        "Port": metadata.get("port").and_then(|port| port.parse::<u16>().ok()).unwrap_or_default(),
+        "Port": port(registration).unwrap_or_default(),
         "Meta": meta(registration, holder)?,
     });
-    if check == Check::New {
+    if check != Check::Kept {
         definition["Check"] = json!({
             "CheckID": check_id(&registration.id, &token(holder.instance)),
             "Name": "heartbeat",
@@ -128,11 +139,21 @@ pub(super) fn token(instance: InstanceId) -> Token {
 
 /// The id of the check that a token keeps passing.
 pub(super) fn check_id(id: &ServiceId, token: &Token) -> String {
-    format!("service:{id}:{}", token.as_str())
+    format!("{}{}", check_prefix(id), token.as_str())
 }
 
-/// Consul refuses an address that is every address.
-fn address(registration: &Registration) -> Option<String> {
+/// What the ids of the checks of all that ever held this id begin with.
+pub(super) fn check_prefix(id: &ServiceId) -> String {
+    format!("service:{id}:")
+}
+
+/// The port that consumers are told.
+pub(super) fn port(registration: &Registration) -> Option<u16> {
+    registration.metadata.get("port")?.parse().ok().filter(|port| *port > 0)
+}
+
+/// The address that consumers are told; without one, they take the agent's. Consul refuses one that is every address.
+pub(super) fn address(registration: &Registration) -> Option<String> {
     let endpoint = registration.endpoint().filter(Endpoint::is_plain)?;
     let is_any = endpoint.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
     (!is_any).then_some(endpoint.host)
@@ -227,7 +248,7 @@ mod tests {
     #[test]
     fn what_consul_can_hold_is_not_told_twice() {
         let expected = registration([pair("name", "web"), pair("host", "::1"), pair("port", "80")]);
-        let definition = definition(&expected, &holder(), Check::New).unwrap();
+        let definition = definition(&expected, &holder(), Check::Only).unwrap();
         assert_eq!(
             (&definition["Name"], &definition["Address"], &definition["Port"]),
             (&json!("web"), &json!("::1"), &json!(80))
@@ -264,14 +285,14 @@ mod tests {
     #[test]
     fn what_no_64_pairs_can_hold_is_refused() {
         let pairs = (0..20).map(|number| (format!("{number:03}{}", "𝄞".repeat(252)), "𝄞".repeat(255)));
-        assert!(definition(&registration(pairs), &holder(), Check::New).is_err());
+        assert!(definition(&registration(pairs), &holder(), Check::Only).is_err());
     }
 
     proptest! {
         #[test]
         fn any_metadata_comes_back(pairs in prop::collection::btree_map(".{1,60}", ".{1,60}", 0..20)) {
             let expected = registration(pairs);
-            let definition = definition(&expected, &holder(), Check::New).unwrap();
+            let definition = definition(&expected, &holder(), Check::Only).unwrap();
             for (key, value) in definition["Meta"].as_object().unwrap() {
                 prop_assert!(key.len() <= LONGEST_KEY && value.as_str().unwrap().len() <= LONGEST_VALUE);
             }

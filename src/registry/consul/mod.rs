@@ -1,332 +1,236 @@
-//! A Consul agent, over its HTTP API: the one that the service is registered at and nobody else.
+//! Consul, over the HTTP API of an agent: the one that the service is registered at and nobody else.
 //!
 //! A registration is a service with one TTL check, which heartbeats keep passing; who is dead is `critical`, and taken out
 //! by Consul itself some time later. The check's id has the instance in it, so that a heartbeat is one request, and finds
 //! no check when somebody else has taken the id. An agent has no request that registers only where nobody has: two that
 //! do so in the same instant replace one another, and the first learns of it by its next heartbeat.
 //!
-//! Ids are unique on an agent, not in a datacenter, which is why lists are the agent's, too.
+//! Ids are unique on an agent. What registers, renews and takes out is done there; what only looks sees the whole
+//! datacenter, our agent's services first.
+//!
+//! Of several agents one is asked until it fails. The next does not know us, so that the heartbeat there makes the lease
+//! register again; the old one is told to forget us when it answers again.
 
+mod catalog;
+mod client;
 mod configuration;
 mod entry;
+mod health;
+mod placement;
+mod tending;
 mod token;
+mod watch;
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use reqwest::{Method, Request, StatusCode};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
-use self::entry::{Check, Entry, Holder, check_id};
-use self::token::TokenSlot;
-use super::http::{Answer, Http, HttpCause};
+use self::catalog::Instance;
+use self::client::{Agent, Ask, Client};
+use self::health::Standing;
+use self::placement::Placement;
+use self::tending::{Deregistered, Told};
+use self::watch::Follower;
+use super::http::HttpCause;
+use super::watch::Watch;
 use super::{
-    Access, ApiKey, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, IfTaken, Object, Owner, Quota,
-    Registry, Result, ServiceQuery,
+    Access, Cause, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota, Registry,
+    Result, ServiceQuery,
 };
-use crate::model::{
-    InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token, printable,
-};
+use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 
 const KIND: &str = "consul";
-const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
-/// An agent has at most a few thousand services, values are at most a few kilobytes each.
-const LONGEST: usize = 32 << 20;
-const PASSING: &str = "passing";
 /// What an id may have that is no part of a path's syntax.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+/// How long agents that we left before may delay our end.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
-/// A Consul agent. It is connected to at the first call.
+/// How often an agent without room for another connection is asked again, and after how long.
+const CROWDED_TRIES: usize = 8;
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Consul. It is connected to at the first call.
 pub(super) struct Consul {
-    http: Http,
-    url: ConsulUrl,
-    token: TokenSlot,
+    client: Arc<Client>,
+    placement: Arc<Placement>,
     /// Held from the look at who has an id until it is ours: several clients may share this registry.
-    registering: Mutex<()>,
-}
-
-/// A request, but for the token.
-struct Ask {
-    method: Method,
-    /// With a slash at its front, and the query.
-    path: String,
-    body: Option<String>,
-}
-
-impl Ask {
-    fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: None }
-    }
-
-    fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::GET, path)
-    }
-
-    fn put(path: impl Into<String>) -> Self {
-        Self::new(Method::PUT, path)
-    }
-
-    fn body(mut self, body: impl Into<String>) -> Self {
-        self.body = Some(body.into());
-        self
-    }
-}
-
-/// A service, and how it fares.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Health {
-    aggregated_status: String,
-    service: Option<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct CheckStatus {
-    #[serde(rename = "ServiceID")]
-    service_id: String,
-    status: String,
-}
-
-/// A service that an agent knows, alive or not.
-struct Known {
-    entry: Entry,
-    is_alive: bool,
+    registering: tokio::sync::Mutex<()>,
+    /// What was said, and is not said again.
+    told: Told,
+    /// What is to be known about the last list.
+    caveat: Mutex<Option<String>>,
 }
 
 impl Consul {
     pub(super) fn new(url: &ConsulUrl, access: &Access) -> Self {
-        let token = url.token().cloned().map(ApiKey::Given).or_else(|| access.token.clone());
         Self {
-            http: Http::new(&access.tls),
-            url: url.clone(),
-            token: TokenSlot::new(token),
-            registering: Mutex::default(),
+            client: Arc::new(Client::new(url, access)),
+            placement: Arc::default(),
+            registering: tokio::sync::Mutex::default(),
+            told: Told::default(),
+            caveat: Mutex::default(),
         }
     }
 
-    /// Asks, and once more where the token is refused and its file has another by now.
-    async fn ask(&self, ask: &Ask) -> Result<Answer> {
-        let token = self.token.current().await.map_err(|cause| self.unauthorized(cause))?;
-        let answer = self.send(ask, token.as_deref()).await?;
-        if answer.status != StatusCode::FORBIDDEN {
-            return Ok(answer);
+    async fn instances(&self, tag: Option<&str>) -> Result<Vec<Instance>> {
+        let client = &self.client;
+        client.at_an_agent(|agent| async move { client.instances(&agent, tag).await }).await
+    }
+
+    /// One of those alive, of which our own agent's come first.
+    async fn find(&self, id: &ServiceId) -> Result<Option<Registration>> {
+        let instances = self.instances(None).await?;
+        let mut found = instances
+            .iter()
+            .filter(|instance| instance.entry.id == id.as_str() && instance.standing == Standing::Alive);
+        Ok(found.find_map(|instance| instance.entry.registration()))
+    }
+
+    /// Takes it out of the agent that is pinned. There is no later: an agent that has no room for another connection, as
+    /// when many wrappers end together, is asked again until the caller gives up.
+    async fn deregister_here(&self, id: &ServiceId, whose: Owner) -> Result<Deregistered> {
+        for _ in 0..CROWDED_TRIES {
+            let work = |agent| async move { self.deregister_at(&agent, id, whose).await };
+            match self.client.at_an_agent(work).await {
+                Err(error) if is_crowded(&error) => {
+                    tokio::time::sleep(CROWDED_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+                }
+                done => return done,
+            }
         }
-        let other = self.token.other_than(token.as_deref()).await;
-        match other.map_err(|cause| self.unauthorized(cause))? {
-            Some(other) => self.send(ask, Some(&other)).await,
-            None => Ok(answer),
-        }
+        self.client.at_an_agent(|agent| async move { self.deregister_at(&agent, id, whose).await }).await
     }
 
-    async fn send(&self, ask: &Ask, token: Option<&HeaderValue>) -> Result<Answer> {
-        let url = self.url.base().join(&ask.path);
-        let url = url.map_err(|error| self.unavailable(HttpCause::Client(error.to_string())))?;
-        let mut request = Request::new(ask.method.clone(), url);
-        if let Some(token) = token {
-            request.headers_mut().insert(TOKEN, token.clone());
-        }
-        if let Some(body) = &ask.body {
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Some(body.clone().into());
-        }
-        self.http.send(request, LONGEST).await.map_err(|cause| self.unavailable(cause))
-    }
-
-    async fn call(&self, ask: &Ask) -> Result<Answer> {
-        let answer = self.ask(ask).await?;
-        if answer.status.is_success() { Ok(answer) } else { Err(self.failure(&answer)) }
-    }
-
-    async fn read<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T> {
-        self.parse(&self.call(ask).await?)
-    }
-
-    fn parse<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T> {
-        serde_json::from_slice(&answer.body)
-            .map_err(|error| self.unavailable(HttpCause::Nonsense(printable(&error.to_string()))))
-    }
-
-    /// The service under this id. Its health is told by the status, too: only a 404 says that there is none.
-    async fn known(&self, id: &ServiceId) -> Result<Option<Known>> {
-        let answer = self.ask(&Ask::get(format!("/v1/agent/health/service/id/{id}?format=json"))).await?;
-        let health: Health = match answer.status.as_u16() {
-            404 => return Ok(None),
-            200 | 429 | 503 => self.parse(&answer)?,
-            _ => return Err(self.failure(&answer)),
+    /// Takes a service out of all agents but one, where it may have been before. Returns whether it is in none of them.
+    async fn leave_others(&self, here: &Arc<Agent>, id: &ServiceId, instance: InstanceId) -> bool {
+        let others = self.placement.ends_at(id, instance, here);
+        let leave = |agent: &Arc<Agent>| tokio::spawn(self.leaving(Arc::clone(agent), id, instance));
+        let leaving: Vec<_> = others.iter().map(leave).collect();
+        let all = async {
+            for leaving in leaving {
+                let _ = leaving.await;
+            }
         };
-        let is_alive = health.aggregated_status == PASSING;
-        Ok(health.service.map(|entry| Known { entry, is_alive }))
+        let _ = tokio::time::timeout(LAST_LOOK, all).await;
+        !others.iter().any(|agent| self.placement.has_left(id, agent))
     }
 
-    async fn alive(&self, id: &ServiceId) -> Result<Entry> {
-        let known = self.known(id).await?.filter(|known| known.is_alive);
-        known.map(|known| known.entry).ok_or_else(|| self.not_found(Object::Service, id.as_str()))
-    }
-
-    async fn define(&self, registration: &Registration, holder: &Holder, check: Check) -> Result<()> {
-        let definition = entry::definition(registration, holder, check)
-            .map_err(|rule| Error::Invalid { registry: self.url().to_owned(), source: rule.into() })?;
-        let query = if check == Check::New { "?replace-existing-checks=true" } else { "" };
-        let path = format!("/v1/agent/service/register{query}");
-        self.call(&Ask::put(path).body(definition.to_string())).await.map(drop)
-    }
-
-    async fn pass(&self, id: &ServiceId, token: &Token) -> Result<Answer> {
-        let check = check_id(id, token);
-        let check = utf8_percent_encode(&check, IN_PATH);
-        self.ask(&Ask::put(format!("/v1/agent/check/pass/{check}"))).await
-    }
-
-    fn failure(&self, answer: &Answer) -> Error {
-        let (registry, status) = (self.url().to_owned(), answer.status.as_u16());
-        let message = printable(String::from_utf8_lossy(&answer.body).trim());
-        match status {
-            401 | 403 => self.unauthorized(HttpCause::Denied { status, message }),
-            404 => {
-                self.unavailable(HttpCause::Nonsense(format!("it has no page {}", printable(&answer.path))))
-            }
-            300..400 => {
-                // It may have secrets in it.
-                let cause = HttpCause::Redirect { status, location: None };
-                Error::Invalid { registry, source: cause.into() }
-            }
-            400 | 405 | 413 => {
-                Error::Invalid { registry, source: HttpCause::Status { status, message }.into() }
-            }
-            _ => self.unavailable(HttpCause::Status { status, message }),
+    /// Why a service cannot be changed that our agent does not have.
+    async fn not_here(&self, id: &ServiceId) -> Error {
+        match self.find(id).await {
+            Ok(Some(_)) => Error::Unsupported {
+                operation: "changing what is registered at another agent",
+                kind: KIND,
+                supported_by: "the agent of its own node, named with --registry",
+            },
+            Ok(None) => self.client.not_found(Object::Service, id.as_str()),
+            Err(error) => error,
         }
     }
 
-    fn unavailable(&self, cause: HttpCause) -> Error {
-        Error::Unavailable { registry: self.url().to_owned(), source: cause.into() }
-    }
-
-    fn unauthorized(&self, cause: HttpCause) -> Error {
-        Error::Unauthorized { registry: self.url().to_owned(), source: cause.into() }
-    }
-
-    fn not_found(&self, object: Object, id: &str) -> Error {
-        Error::NotFound { registry: self.url().to_owned(), object, id: id.to_owned() }
+    /// What an empty list may mean.
+    async fn doubt(&self) -> Option<String> {
+        let answer = self.client.ask(&Ask::get("/v1/acl/token/self")).await.ok()?;
+        let has_no_acls = String::from_utf8_lossy(&answer.body).contains("disabled");
+        if has_no_acls {
+            return None;
+        }
+        Some(if self.client.token.is_given() {
+            format!(
+                "{} shows nothing to this token: it may lack `service_prefix` and `node_prefix` with `read`",
+                self.url()
+            )
+        } else {
+            format!(
+                "{} may show nothing without a token: give one with CONSUL_HTTP_TOKEN, or --api-key-file",
+                self.url()
+            )
+        })
     }
 }
 
-/// Whether a heartbeat was for a check that is not there: Consul 1.8 calls that a fault of its own.
-fn is_unknown_check(answer: &Answer) -> bool {
-    let message = String::from_utf8_lossy(&answer.body);
-    match answer.status.as_u16() {
-        404 => true,
-        500 => message.contains("does not have associated TTL") || message.contains("Unknown check"),
-        _ => false,
-    }
+/// Whether an agent has closed a connection at once. Later ones than 1.8 say so with a status.
+fn is_crowded(error: &Error) -> bool {
+    let Error::Unavailable { source: Cause::Http(cause), .. } = error else { return false };
+    matches!(cause, HttpCause::Broken(_) | HttpCause::Status { status: 429, .. })
 }
 
 #[async_trait]
 impl Registry for Consul {
     fn url(&self) -> &str {
-        self.url.as_str()
+        self.client.url()
     }
 
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
-        let (id, token) = (&registration.id, entry::token(claim.instance));
         let _registering = self.registering.lock().await;
-        let before = self.known(id).await?;
-        let holder = before.as_ref().and_then(|known| known.entry.holder());
-        let is_ours = holder.as_ref().is_some_and(|holder| holder.instance == claim.instance);
-        let is_alive = before.is_some_and(|known| known.is_alive);
-        if is_alive && !is_ours && claim.if_taken == IfTaken::Refuse {
-            let holder =
-                holder.map_or_else(|| "another program".to_owned(), |holder| printable(&holder.name));
-            return Err(Error::Conflict { id: id.clone(), holder, frees_in: None });
-        }
-        let holder = Holder { instance: claim.instance, name: claim.holder.clone() };
-        self.define(registration, &holder, Check::New).await?;
-        // A check that is there already keeps its status.
-        if is_ours && !is_alive {
-            self.heartbeat(id, &token, Owner::Anyone).await?;
-        }
-        Ok(token)
+        self.client
+            .at_an_agent(|agent| async move { self.register_at(&agent, registration, claim).await })
+            .await
     }
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token, _whose: Owner) -> Result<Token> {
-        if token.as_str().parse::<InstanceId>().is_err() {
-            return Err(self.not_found(Object::HeartbeatToken, id.as_str()));
+        let Ok(instance) = token.as_str().parse::<InstanceId>() else {
+            return Err(self.client.not_found(Object::HeartbeatToken, id.as_str()));
+        };
+        self.client.at_an_agent(|agent| async move { self.heartbeat_at(&agent, id, instance).await }).await?;
+        for agent in self.placement.to_look_at(id, instance, tokio::time::Instant::now()) {
+            tokio::spawn(self.leaving(agent, id, instance));
         }
-        let answer = self.pass(id, token).await?;
-        match answer.status {
-            status if status.is_success() => Ok(token.clone()),
-            _ if is_unknown_check(&answer) => Err(self.not_found(Object::Service, id.as_str())),
-            _ => Err(self.failure(&answer)),
-        }
+        Ok(token.clone())
     }
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
         let _registering = self.registering.lock().await;
-        let known = self.known(id).await?;
-        let is_meant = known.is_some_and(|known| match whose {
-            Owner::Anyone => true,
-            Owner::Instance(instance) => {
-                known.entry.holder().is_some_and(|holder| holder.instance == instance)
+        let here = self.deregister_here(id, whose).await?;
+        if let Owner::Instance(instance) = whose {
+            let is_out = self.leave_others(&here.agent, id, instance).await;
+            if !here.was_there && !is_out {
+                return Err(self.client.unavailable(HttpCause::TimedOut(LAST_LOOK)));
             }
-        });
-        if !is_meant {
-            return Err(self.not_found(Object::Service, id.as_str()));
+            self.placement.forget(id);
         }
-        let answer = self.ask(&Ask::put(format!("/v1/agent/service/deregister/{id}"))).await?;
-        match answer.status {
-            StatusCode::NOT_FOUND => Err(self.not_found(Object::Service, id.as_str())),
-            status if status.is_success() => Ok(()),
-            _ => Err(self.failure(&answer)),
+        if here.was_there {
+            return Ok(());
         }
+        Err(match whose {
+            Owner::Anyone => self.not_here(id).await,
+            Owner::Instance(_) => self.client.not_found(Object::Service, id.as_str()),
+        })
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {
         let _registering = self.registering.lock().await;
-        let entry = self.alive(id).await?;
-        let (Some(holder), Some(mut registration)) = (entry.holder(), entry.registration()) else {
-            return Err(Error::Unsupported {
-                operation: "changing what another program registered",
-                kind: KIND,
-                supported_by: "services that service-registry-wrapper or raxsr registered",
-            });
-        };
-        let check = if update.heartbeat_timeout.is_some() { Check::New } else { Check::Kept };
-        registration.heartbeat_timeout = update.heartbeat_timeout.unwrap_or(registration.heartbeat_timeout);
-        registration.tags = update.tags.clone().unwrap_or(registration.tags);
-        registration.metadata = update.metadata.clone().unwrap_or(registration.metadata);
-        self.define(&registration, &holder, check).await
+        let is_here =
+            self.client.at_an_agent(|agent| async move { self.update_at(&agent, id, update).await }).await?;
+        if is_here { Ok(()) } else { Err(self.not_here(id).await) }
     }
 
     async fn service(&self, id: &ServiceId) -> Result<Service> {
-        let registration = self.alive(id).await?.registration();
-        let registration = registration.ok_or_else(|| self.not_found(Object::Service, id.as_str()))?;
+        let here = match self.client.datacenter() {
+            None => self.client.at_an_agent(|agent| async move { self.alive_at(&agent, id).await }).await?,
+            Some(_) => None,
+        };
+        let registration = if here.is_some() { here } else { self.find(id).await? };
+        let registration = registration.ok_or_else(|| self.client.not_found(Object::Service, id.as_str()))?;
         Ok(Service { registration, last_seen: None })
     }
 
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>> {
-        let entries: BTreeMap<String, Entry> = self.read(&Ask::get("/v1/agent/services")).await?;
-        let checks: BTreeMap<String, CheckStatus> = self.read(&Ask::get("/v1/agent/checks")).await?;
-        let mut is_passing = BTreeMap::new();
-        for check in checks.values() {
-            *is_passing.entry(check.service_id.as_str()).or_insert(true) &= check.status == PASSING;
-        }
-        // One of ours without a check has just been taken out; Consul counts any other as alive.
-        let is_alive = |entry: &&Entry| {
-            is_passing.get(entry.id.as_str()).copied().unwrap_or_else(|| entry.holder().is_none())
+        let instances = self.instances(query.tag.as_ref().map(crate::model::Tag::as_str)).await?;
+        let is_filtered = self.client.has_filtered();
+        let caveat = if instances.is_empty() {
+            self.doubt().await
+        } else {
+            is_filtered.then(|| format!("{} leaves out what this token may not read", self.url()))
         };
-        let is_wanted = |registration: &Registration| {
-            let marker = query.page.marker.as_ref();
-            marker.is_none_or(|marker| registration.id.as_str() >= marker.as_str())
-                && query.tag.as_ref().is_none_or(|wanted| registration.tags.iter().any(|tag| tag == wanted))
-        };
-        let alive = entries.values().filter(is_alive).filter_map(Entry::registration).filter(is_wanted);
-        let values = alive.map(|registration| Service { registration, last_seen: None });
-        let values = values.take(query.page.limit.get() + 1).collect();
-        Ok(Page::from_lookahead(values, query.page.limit, |service| service.registration.id.clone()))
+        *self.caveat.lock().unwrap_or_else(PoisonError::into_inner) = caveat;
+        Ok(catalog::page(&instances, query))
+    }
+
+    fn caveat(&self) -> Option<String> {
+        self.caveat.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn events(&self) -> Result<&dyn EventLog> {
@@ -335,6 +239,10 @@ impl Registry for Consul {
             kind: KIND,
             supported_by: "embedded registries and servers of the Service Registry API",
         })
+    }
+
+    async fn watch(&self) -> Result<Box<dyn Watch + '_>> {
+        Ok(Box::new(Follower::new(self).await?))
     }
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
@@ -350,11 +258,11 @@ impl Registry for Consul {
     }
 
     async fn clock(&self) -> Result<Option<Timestamp>> {
-        Ok(self.call(&Ask::get("/v1/status/leader")).await?.date)
+        Ok(self.client.call(&Ask::get("/v1/status/leader")).await?.date)
     }
 
     async fn renew_credentials(&self) -> Result<()> {
-        self.token.forget().await;
+        self.client.token.forget().await;
         Ok(())
     }
 }

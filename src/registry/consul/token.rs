@@ -17,6 +17,11 @@ impl TokenSlot {
         Self { source, current: Mutex::default() }
     }
 
+    /// Whether there is one to be had.
+    pub(super) fn is_given(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// The token at hand; none where everybody may do everything, or so we are told.
     pub(super) async fn current(&self) -> Result<Option<Arc<HeaderValue>>, HttpCause> {
         let Some(source) = &self.source else { return Ok(None) };
@@ -32,11 +37,27 @@ impl TokenSlot {
         &self,
         refused: Option<&HeaderValue>,
     ) -> Result<Option<Arc<HeaderValue>>, HttpCause> {
-        if !matches!(self.source, Some(ApiKey::File(_))) {
+        let Some(source @ ApiKey::File(_)) = &self.source else { return Ok(None) };
+        let token = Arc::new(read(source).await?);
+        if Some(&*token) == refused {
             return Ok(None);
         }
-        self.forget().await;
-        Ok(self.current().await?.filter(|token| Some(&**token) != refused))
+        self.set(Arc::clone(&token)).await;
+        Ok(Some(token))
+    }
+
+    /// The token that is in its file now; none where there is no file, or nothing of use in it: the one at hand may be
+    /// good for as long as nobody refuses it.
+    pub(super) async fn in_file(&self) -> Option<Arc<HeaderValue>> {
+        match &self.source {
+            Some(source @ ApiKey::File(_)) => read(source).await.ok().map(Arc::new),
+            _ => None,
+        }
+    }
+
+    /// The next request carries this one.
+    pub(super) async fn set(&self, token: Arc<HeaderValue>) {
+        *self.current.lock().await = Some(token);
     }
 
     /// The next request reads it again.

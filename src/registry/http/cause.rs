@@ -129,6 +129,11 @@ impl HttpCause {
 impl Hint for HttpCause {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Connect(reason) | Self::Broken(reason)
+                if reason.contains("alert: BadCertificate") || reason.contains("CertificateRequired") =>
+            {
+                "it may ask for a certificate: name one that it trusts with --client-cert and --client-key"
+            }
             Self::Connect(reason) if reason.contains("speak TLS") => "try http:// instead of https://",
             // A new authority of the same name comes out as a bad signature.
             Self::Untrusted(reason)

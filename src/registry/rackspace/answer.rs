@@ -193,7 +193,15 @@ mod tests {
     fn answer(status: u16, body: &str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
         let path = "/v1.0/services".to_owned();
-        Answer { path, status, body: body.into(), location: None, retry_after: None, date: None }
+        Answer {
+            path,
+            status,
+            body: body.into(),
+            location: None,
+            retry_after: None,
+            date: None,
+            headers: reqwest::header::HeaderMap::new(),
+        }
     }
 
     fn told(about: About<'_>, status: u16, body: &str) -> Error {

@@ -142,7 +142,15 @@ mod tests {
 
     fn answer(body: Vec<u8>) -> Answer {
         let path = "/v2.0/tokens".to_owned();
-        Answer { path, status: StatusCode::OK, body, location: None, retry_after: None, date: None }
+        Answer {
+            path,
+            status: StatusCode::OK,
+            body,
+            location: None,
+            retry_after: None,
+            date: None,
+            headers: reqwest::header::HeaderMap::new(),
+        }
     }
 
     fn tenant_of(access: &Value) -> Option<String> {
