@@ -1,6 +1,8 @@
 #[cfg(feature = "http")]
 mod consul;
 mod tls;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ pub(crate) struct AccessArguments {
     /// `http(s)://host/v1.0` is a server of the Service Registry API.
     /// `consul://host:8500` is a Consul agent, `consul+https://` over TLS; for it, Consul's own
     /// variables count, too: `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_CACERT`.
+    /// `zookeeper://host:2181,host:2181/chroot` is an ensemble of ZooKeeper servers, `zookeeper+tls://` over TLS, with
+    /// `?layout=curator`, or `nerve` or `serverset` with `&path=/node`; for it, `ZK_AUTH=digest:user:password` counts.
     #[arg(
         long,
         short,
@@ -59,7 +63,7 @@ pub(crate) struct AccessArguments {
 
     /// A file whose first line is the key to log in with
     ///
-    /// It is read again at each login. To a Consul agent, the key is its token.
+    /// It is read again at each login. To a Consul agent, the key is its token; to ZooKeeper, it is the password.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -140,6 +144,9 @@ pub(crate) enum AccessError {
     Empty { flag: &'static str, path: PathBuf, content: &'static str },
     #[error("{given}: a certificate and its private key are of use together")]
     Half { given: String, missing: &'static str },
+    #[cfg(feature = "zookeeper")]
+    #[error("{origin} is not of the form {expected}")]
+    Form { origin: String, expected: &'static str },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -156,6 +163,8 @@ impl Hint for AccessError {
             Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
             Self::NoUsername => Some("give the name with --username NAME".to_owned()),
             Self::Raxrc(error) => error.hint(),
+            #[cfg(feature = "zookeeper")]
+            Self::Form { .. } => None,
             Self::File { .. } | Self::Empty { .. } => None,
         }
     }
@@ -210,6 +219,12 @@ impl AccessArguments {
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
+            #[cfg(feature = "zookeeper")]
+            RegistryUrl::Zookeeper(url) => {
+                let (access, origins) = self.zookeeper_access(sources, url, origin)?;
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
             registry if asks_for_login(registry) => {
                 warnings.extend(raxrc.warning());
                 let (access, origins) = self.access(raxrc, sources, registry, origin)?;
@@ -339,6 +354,8 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(_) => true,
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => false,
     }
 }
 
@@ -352,10 +369,17 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         // An agent is asked on its own machine.
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.is_in_the_clear(),
     };
     let logs_in = access.credentials.is_some() || names_credentials(registry);
+    let encrypted = match registry {
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => "a zookeeper+tls://",
+        _ => "an https://",
+    };
     (is_in_the_clear && logs_in)
-        .then(|| format!("the key for {registry} can be read on the way: use an https:// URL"))
+        .then(|| format!("the key for {registry} can be read on the way: use {encrypted} URL"))
 }
 
 fn names_credentials(registry: &RegistryUrl) -> bool {
@@ -366,6 +390,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(url) => url.credentials().is_some(),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(url) => url.token().is_some(),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.credentials().is_some(),
     }
 }
 

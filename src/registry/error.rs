@@ -2,6 +2,8 @@ use std::time::Duration;
 
 #[cfg(feature = "http")]
 use super::http::HttpCause;
+#[cfg(feature = "zookeeper")]
+use super::zookeeper::ZookeeperCause;
 use crate::message::Hint;
 use crate::model::{self, ServiceId};
 
@@ -121,6 +123,10 @@ pub enum Cause {
     #[cfg(feature = "http")]
     #[error(transparent)]
     Http(#[from] HttpCause),
+    /// A ZooKeeper server failed, or was not reached.
+    #[cfg(feature = "zookeeper")]
+    #[error(transparent)]
+    Zookeeper(#[from] ZookeeperCause),
     /// The file is an SQLite database, but not a registry.
     #[error("the file is the database of another program (application id {application_id:#x})")]
     Foreign {
@@ -207,6 +213,8 @@ impl Hint for Cause {
             Self::Sqlite(error) => return sqlite_hint(error).map(str::to_owned),
             #[cfg(feature = "http")]
             Self::Http(cause) => return cause.hint(),
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(cause) => return cause.hint(),
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => NOT_OURS,
                 std::io::ErrorKind::StorageFull => "free some space on its disk",

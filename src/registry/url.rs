@@ -1,8 +1,10 @@
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "zookeeper"))]
 mod cluster;
 #[cfg(feature = "http")]
 mod consul;
 mod http;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 #[cfg(feature = "sqlite")]
 use std::ffi::OsString;
@@ -15,11 +17,17 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
+#[cfg(any(feature = "http", feature = "zookeeper"))]
+pub(super) use self::cluster::Server;
 #[cfg(feature = "http")]
 pub use self::consul::ConsulUrl;
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
 pub use self::http::AuthUrl;
+#[cfg(feature = "zookeeper")]
+pub(super) use self::zookeeper::{Transport, is_in_names};
+#[cfg(feature = "zookeeper")]
+pub use self::zookeeper::{ZookeeperLayout, ZookeeperUrl};
 
 use crate::message::Hint;
 use crate::model::printable;
@@ -36,6 +44,9 @@ pub enum RegistryUrl {
     /// `consul://[token@]host:port`: a Consul agent; `consul+https://` over TLS.
     #[cfg(feature = "http")]
     Consul(ConsulUrl),
+    /// `zookeeper://host:2181,host:2181/chroot`, or `zk://`: an ensemble of ZooKeeper servers.
+    #[cfg(feature = "zookeeper")]
+    Zookeeper(ZookeeperUrl),
 }
 
 /// Why a text names no registry.
@@ -110,6 +121,8 @@ impl RegistryUrl {
         "http(s)://host/v1.0",
         #[cfg(feature = "http")]
         "consul://host:8500",
+        #[cfg(feature = "zookeeper")]
+        "zookeeper://host:2181",
     ];
 
     /// The registry that was asked for, or else the embedded one.
@@ -156,6 +169,8 @@ impl RegistryUrl {
             Self::Rackspace(url) => url.base().host(),
             #[cfg(feature = "http")]
             Self::Consul(url) => url.base().host(),
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(url) => url.servers().first().map(Server::host),
         }
     }
 
@@ -176,6 +191,8 @@ impl RegistryUrl {
             }
             #[cfg(feature = "http")]
             Self::Rackspace(_) | Self::Consul(_) => None,
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(_) => None,
         }
     }
 
@@ -203,6 +220,10 @@ impl FromStr for RegistryUrl {
         if ConsulUrl::is_meant(text) {
             return ConsulUrl::parse(text).map(Self::Consul);
         }
+        #[cfg(feature = "zookeeper")]
+        if ZookeeperUrl::is_meant(text) {
+            return ZookeeperUrl::parse(text).map(Self::Zookeeper);
+        }
         let url = Url::parse(text)
             .map_err(|source| UrlError::Malformed { shown: without_credentials(text), source })?;
         let shown = without_credentials(text);
@@ -225,6 +246,8 @@ impl fmt::Display for RegistryUrl {
             Self::Rackspace(url) => f.write_str(url.as_str()),
             #[cfg(feature = "http")]
             Self::Consul(url) => f.write_str(url.as_str()),
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(url) => f.write_str(url.as_str()),
         }
     }
 }
@@ -233,6 +256,21 @@ impl fmt::Display for RegistryUrl {
 #[cfg(feature = "sqlite")]
 pub(super) fn sqlite_shown(path: &Path) -> String {
     format!("sqlite://{}", printable(&path.to_string_lossy()))
+}
+
+/// Whether a host is this machine.
+#[cfg(any(feature = "http", feature = "zookeeper"))]
+pub(super) fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
+    match host {
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => {
+            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
+        }
+        Host::Domain(name) => {
+            let name = name.as_ref().trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    }
 }
 
 /// Whatever stands between `//` and the last `@` may be somebody's name and password, in a broken URL too.
