@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::support::Place;
 use crate::support::consul::Consul;
 use crate::support::server::Server;
+use crate::support::zookeeper::Zookeeper;
 
 /// With what has to stay for as long as it is used.
 type Backend = (Box<dyn Any>, Arc<dyn Registry>);
@@ -42,7 +43,11 @@ fn backends() -> Vec<Backend> {
         let registry = connect(&consul.url().parse().unwrap(), &Access::default());
         (Box::new(consul) as Box<dyn Any>, registry)
     });
-    ours().into_iter().chain(consul).collect()
+    let zookeeper = Zookeeper::start("the suite over every registry").map(|zookeeper| {
+        let registry = connect(&zookeeper.url().parse().unwrap(), &Access::default());
+        (Box::new(zookeeper) as Box<dyn Any>, registry)
+    });
+    ours().into_iter().chain(consul).chain(zookeeper).collect()
 }
 
 fn ours() -> Vec<Backend> {

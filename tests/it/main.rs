@@ -27,3 +27,4 @@ mod support;
 mod systemd;
 mod terminal;
 mod transparency;
+mod zookeeper;

@@ -2,7 +2,7 @@ use super::{AccessArguments, AccessError, Said, key};
 use crate::command_line::origins::{Login, Origins, Sources};
 use crate::registry::{Access, ApiKey, Credentials, Secret, ZookeeperUrl};
 
-/// What clients of `ZooKeeper` read: a scheme, and what it needs, as in `digest:user:password`.
+/// What clients of ZooKeeper read: a scheme, and what it needs, as in `digest:user:password`.
 const AUTH: &str = "ZK_AUTH";
 
 impl AccessArguments {
@@ -46,7 +46,8 @@ impl AccessArguments {
 fn in_variable() -> Result<Option<(Credentials, Login)>, AccessError> {
     let Some(Said { value, origin }) = Said::in_variable(AUTH) else { return Ok(None) };
     let user_and_password = value.strip_prefix("digest:").and_then(|rest| rest.split_once(':'));
-    let Some((username, password)) = user_and_password.filter(|(user, key)| !user.is_empty() && !key.is_empty())
+    let Some((username, password)) =
+        user_and_password.filter(|(user, key)| !user.is_empty() && !key.is_empty())
     else {
         return Err(AccessError::Form { origin, expected: "digest:user:password" });
     };

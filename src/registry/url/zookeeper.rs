@@ -28,7 +28,7 @@ pub enum ZookeeperLayout {
         /// The node under which services are.
         path: String,
     },
-    /// `SmartStack`'s nerve: `<path>/<id>_<number>`.
+    /// SmartStack's nerve: `<path>/<id>_<number>`.
     Nerve {
         /// The node under which the instances of the service are.
         path: String,
@@ -100,10 +100,9 @@ impl ZookeeperUrl {
         let chroot = node_path(&url.path).map_err(|fault| broken(format!("has a chroot that {fault}")))?;
         let credentials = match (url.name.take(), url.secret.take()) {
             (None, None) => None,
-            (Some(name), Some(password)) => Some(Credentials {
-                username: name.expose().to_owned(),
-                api_key: ApiKey::Given(password),
-            }),
+            (Some(name), Some(password)) => {
+                Some(Credentials { username: name.expose().to_owned(), api_key: ApiKey::Given(password) })
+            }
             _ => return Err(url.broken("has a user name or a password, but not both", &FORM)),
         };
         if url.servers.is_empty() {
@@ -131,7 +130,10 @@ impl ZookeeperLayout {
                     path = Some(legal.ok_or("has a path that is not of the form /node/…/node")?);
                 }
                 other => {
-                    return Err(format!("has the unknown key `{}`: known are layout and path", printable(other)));
+                    return Err(format!(
+                        "has the unknown key `{}`: known are layout and path",
+                        printable(other)
+                    ));
                 }
             }
         }

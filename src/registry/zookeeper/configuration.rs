@@ -13,8 +13,7 @@ use crate::registry::{ConfigurationQuery, ConfigurationStore, Object, Result};
 impl Zookeeper {
     /// Those of these ids that have one.
     async fn values_of(&self, ids: &[ConfigurationId]) -> Result<Vec<ConfigurationValue>> {
-        let requests: Vec<_> =
-            ids.iter().map(|id| Request::data(&self.tree.value(id), Flag::No)).collect();
+        let requests: Vec<_> = ids.iter().map(|id| Request::data(&self.tree.value(id), Flag::No)).collect();
         let mut values = Vec::new();
         for (id, outcome) in ids.iter().zip(self.ask_all(&requests).await?) {
             let Some(body) = if_there(outcome).map_err(|fault| self.failure(fault))? else { continue };

@@ -138,8 +138,7 @@ impl Ensemble {
             return Err(Refusal::Expired);
         }
         (ticket.id, ticket.password) = (welcome.id, welcome.password);
-        let mut connection =
-            Connection { server: name, incoming, outgoing, negotiated: welcome.negotiated };
+        let mut connection = Connection { server: name, incoming, outgoing, negotiated: welcome.negotiated };
         if let Some(login) = &self.login {
             connection.log_in(login).await?;
         }
@@ -148,9 +147,14 @@ impl Ensemble {
 
     /// Its addresses are looked up anew each time, and tried in no particular order.
     async fn reach(&self, server: &Server) -> Result<Pin<Box<dyn Stream>>, ZookeeperCause> {
-        let failed = |error: &io::Error| ZookeeperCause::Connect {
-            server: server.to_string(),
-            reason: error.to_string(),
+        let failed = |error: &io::Error| {
+            let server = server.to_string();
+            match error.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    ZookeeperCause::HungUp { server }
+                }
+                _ => ZookeeperCause::Connect { server, reason: error.to_string() },
+            }
         };
         let mut addresses: Vec<_> = match &server.host {
             Host::Ipv4(address) => vec![SocketAddr::from((*address, server.port))],
@@ -193,19 +197,30 @@ impl Connection {
         };
         self.outgoing.flush().await.map_err(|error| broken(&self.server, &error))?;
         let answer = self.incoming.frame().await.map_err(|error| broken(&self.server, &error))?;
-        let (_, error) = read_header(&answer).map_err(|_| Refusal::Failed(ZookeeperCause::Nonsense))?.0;
-        match error {
+        let answer = Answer::read(&answer).map_err(|_| Refusal::Failed(ZookeeperCause::Nonsense))?;
+        match answer.error {
             0 => Ok(()),
             code => Err(Refusal::Denied(ZookeeperCause::refused(Code(code)))),
         }
     }
 }
 
-/// The number and the error of an answer, the last change that its server has seen, and what follows.
-pub(super) fn read_header(frame: &[u8]) -> Result<((i32, i32), i64, &[u8]), Garbled> {
-    let mut reader = Reader::new(frame);
-    let (number, seen, error) = (reader.int()?, reader.long()?, reader.int()?);
-    Ok(((number, error), seen, reader.rest()))
+/// An answer, or word of what is watched.
+pub(super) struct Answer<'a> {
+    /// That of the request.
+    pub(super) number: i32,
+    /// The last change that the server has seen.
+    pub(super) seen: i64,
+    pub(super) error: i32,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn read(frame: &'a [u8]) -> Result<Self, Garbled> {
+        let mut reader = Reader::new(frame);
+        let (number, seen, error) = (reader.int()?, reader.long()?, reader.int()?);
+        Ok(Self { number, seen, error, body: reader.rest() })
+    }
 }
 
 impl Incoming {

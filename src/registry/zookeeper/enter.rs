@@ -20,6 +20,8 @@ enum Way {
     Free(Vec<Request>),
     /// Somebody has it: who, in words.
     Taken(String),
+    /// It has changed since it was looked at.
+    Unclear,
 }
 
 /// What a registration has become.
@@ -73,6 +75,7 @@ impl Zookeeper {
         let mut requests = match self.look(session, &record, entry, claim).await? {
             Way::Free(requests) => requests,
             Way::Taken(holder) => return Ok(Err(Some(holder))),
+            Way::Unclear => return Ok(Err(None)),
         };
         record.entry = entry.fixed_path().map(str::to_owned);
         let id_path = self.tree.service(record.registration.id.as_str());
@@ -100,7 +103,7 @@ impl Zookeeper {
     ) -> std::result::Result<Way, Fault> {
         let id_path = self.tree.service(record.registration.id.as_str());
         let mut requests = Vec::new();
-        let mut owner = session.id();
+        let mut id_owner = None;
         let mut old_entry = None;
         if let Some((data, stat)) = session.data(&id_path).await? {
             let held = Record::read(&data);
@@ -110,7 +113,7 @@ impl Zookeeper {
                 return Ok(Way::Taken(holder.unwrap_or_else(|| ANOTHER_PROGRAM.to_owned())));
             }
             requests.push(Request::delete(&id_path, stat.version));
-            owner = stat.owner;
+            id_owner = Some(stat.owner);
             if let Some(held) = held {
                 if !is_ours {
                     requests.push(self.removal(&held));
@@ -122,9 +125,12 @@ impl Zookeeper {
         for path in old_entry.as_deref().into_iter().chain(new_entry) {
             let path = self.tree.rooted(path);
             let Some(stat) = session.stat(&path).await? else { continue };
-            let is_foreign = stat.owner != owner && stat.owner != session.id();
+            let is_foreign = Some(stat.owner) != id_owner && stat.owner != session.id();
             if is_foreign && claim.if_taken == IfTaken::Refuse {
-                return Ok(Way::Taken(ANOTHER_PROGRAM.to_owned()));
+                // Or somebody has registered since the first look.
+                let has_changed = session.stat(&id_path).await?.map(|stat| stat.owner) != id_owner;
+                let foreign = || Way::Taken(ANOTHER_PROGRAM.to_owned());
+                return Ok(if has_changed { Way::Unclear } else { foreign() });
             }
             requests.push(Request::delete(&path, ANY_VERSION));
         }

@@ -1,4 +1,4 @@
-//! `ZooKeeper`, over a client of our own: each service is tied to a session, which is kept alive for it.
+//! ZooKeeper, over a client of our own: each service is tied to a session, which is kept alive for it.
 //!
 //! A registration is two nodes that end with its session: one under the service's id, with all that is to be known of it,
 //! and one where the consumers of a [layout](crate::registry::ZookeeperLayout) look. Between two heartbeats the session is kept alive
@@ -63,7 +63,7 @@ const TRIES: usize = 5;
 /// How long it takes at most to close the sessions of the dead.
 const BURIAL: Duration = Duration::from_secs(1);
 
-/// An ensemble of `ZooKeeper` servers. It is connected to at the first call.
+/// An ensemble of ZooKeeper servers. It is connected to at the first call.
 pub(super) struct Zookeeper {
     url: ZookeeperUrl,
     ensemble: Shared,
@@ -156,8 +156,7 @@ impl Zookeeper {
 
     /// Those of these ids that are there.
     async fn records(&self, ids: &[String]) -> Result<Vec<Record>> {
-        let requests: Vec<_> =
-            ids.iter().map(|id| Request::data(&self.tree.service(id), Flag::No)).collect();
+        let requests: Vec<_> = ids.iter().map(|id| Request::data(&self.tree.service(id), Flag::No)).collect();
         let mut records = Vec::new();
         for outcome in self.ask_all(&requests).await? {
             let Some(body) = if_there(outcome).map_err(|fault| self.failure(fault))? else { continue };
@@ -170,7 +169,9 @@ impl Zookeeper {
     /// The names of a node's children, sorted; none where there is no such node.
     async fn children(&self, path: &str) -> Result<Vec<String>> {
         let outcome = self.ask(Request::children(path, Flag::No)).await?;
-        let Some(body) = if_there(outcome).map_err(|fault| self.failure(fault))? else { return Ok(Vec::new()) };
+        let Some(body) = if_there(outcome).map_err(|fault| self.failure(fault))? else {
+            return Ok(Vec::new());
+        };
         let mut names = operation::read_children(&body).map_err(|garbled| self.garbled(garbled))?;
         names.sort_unstable();
         Ok(names)
@@ -368,7 +369,8 @@ impl Registry for Zookeeper {
         let (mut values, wanted) = (Vec::new(), query.page.limit.get() + 1);
         for batch in ids.chunks(BATCH.min(wanted)) {
             let records = self.records(batch).await?.into_iter().filter(has_tag);
-            values.extend(records.map(|record| Service { registration: record.registration, last_seen: None }));
+            values
+                .extend(records.map(|record| Service { registration: record.registration, last_seen: None }));
             if values.len() >= wanted {
                 break;
             }

@@ -229,10 +229,7 @@ mod tests {
     fn a_frame_is_as_the_protocol_has_it() {
         assert_eq!(Request::ping().frame(-2), [0, 0, 0, 8, 255, 255, 255, 254, 0, 0, 0, 11]);
         let delete = Request::delete("/a", ANY_VERSION).frame(1);
-        assert_eq!(
-            delete,
-            [0, 0, 0, 18, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, b'/', b'a', 255, 255, 255, 255]
-        );
+        assert_eq!(delete, [0, 0, 0, 18, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, b'/', b'a', 255, 255, 255, 255]);
     }
 
     #[test]

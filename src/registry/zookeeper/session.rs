@@ -91,8 +91,7 @@ impl Session {
         let (asks, asked) = mpsc::unbounded_channel();
         let (until, deadline) = watch::channel(until);
         let id = Arc::new(AtomicI64::new(0));
-        let keeping =
-            Keeping::new(Arc::clone(ensemble), timeout, asked, deadline, Arc::clone(&id), events);
+        let keeping = Keeping::new(Arc::clone(ensemble), timeout, asked, deadline, Arc::clone(&id), events);
         tokio::spawn(keeping.run());
         Self(Arc::new(Held { asks, until, id, timeout }))
     }
@@ -166,7 +165,10 @@ impl Session {
     }
 
     /// Does all of it or nothing: of the first request that failed, which it is and why.
-    pub(super) async fn multi(&self, requests: &[Request]) -> Result<Result<Vec<Done>, (usize, Code)>, Fault> {
+    pub(super) async fn multi(
+        &self,
+        requests: &[Request],
+    ) -> Result<Result<Vec<Done>, (usize, Code)>, Fault> {
         match self.ask(Request::multi(requests)).await? {
             Ok(body) => Ok(operation::read_multi(&body)?),
             Err(code) => Ok(Err((0, code))),

@@ -6,9 +6,9 @@
 //! /service-registry/configuration/:prod:key    the value /prod/key
 //! ```
 
+use super::operation::Acl;
 use super::operation::{Code, Lasting, Request};
 use super::session::{Fault, Session, if_there};
-use super::operation::Acl;
 use crate::model::{ConfigurationId, InstanceId, ServiceId};
 
 /// The paths of our own nodes, under a chroot.

@@ -81,12 +81,11 @@ impl Watching {
     async fn children(&self, session: &Session) -> std::result::Result<BTreeSet<String>, Fault> {
         let path = self.tree.services();
         let ask = || session.ask(Request::children(&path, Flag::Yes));
-        let body = match if_there(ask().await?)? {
-            Some(body) => body,
-            None => {
-                self.tree.make(session, &path, operation::Lasting::Persistent).await?;
-                ask().await?.map_err(Fault::Refused)?
-            }
+        let body = if let Some(body) = if_there(ask().await?)? {
+            body
+        } else {
+            self.tree.make(session, &path, operation::Lasting::Persistent).await?;
+            ask().await?.map_err(Fault::Refused)?
         };
         Ok(operation::read_children(&body)?.into_iter().collect())
     }
@@ -97,10 +96,8 @@ impl Watching {
         for (name, outcome) in names.iter().zip(session.ask_all(requests).await?) {
             let Some(body) = if_there(outcome)? else { continue };
             let (data, _) = operation::read_data(&body)?;
-            let listed = Record::read(&data).map(|record| Listed {
-                registration: record.registration,
-                instance: Some(record.instance),
-            });
+            let listed = Record::read(&data)
+                .map(|record| Listed { registration: record.registration, instance: Some(record.instance) });
             self.known.insert(name.clone(), listed);
         }
         Ok(())

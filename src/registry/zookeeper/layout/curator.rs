@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::{Entry, joined, json};
 use crate::model::{Endpoint, Registration, Timestamp};
-use crate::registry::ZookeeperCause;
 use crate::registry::url::is_in_names;
 use crate::registry::zookeeper::operation::Lasting;
 
@@ -58,11 +57,7 @@ const URI: UriSpec = UriSpec {
     ],
 };
 
-pub(super) fn entry(
-    base: &str,
-    registration: &Registration,
-    registered_at: Timestamp,
-) -> Result<Entry, ZookeeperCause> {
+pub(super) fn entry(base: &str, registration: &Registration, registered_at: Timestamp) -> Entry {
     let id = registration.id.as_str();
     let name = registration.metadata.get("name").unwrap_or(id);
     let mut metadata = BTreeMap::from([("instance_status", "UP".to_owned())]);
@@ -79,13 +74,13 @@ pub(super) fn entry(
         service_type: "DYNAMIC",
         uri_spec: URI,
     };
-    Ok(Entry {
+    Entry {
         path: format!("{base}/{}/{id}", node_name(name)),
         data: json(&instance),
         lasting: Lasting::Ephemeral,
         // The name of a service is gone with its last instance.
         parents: Lasting::Container,
-    })
+    }
 }
 
 /// `name` itself, but for what a node's name cannot have.

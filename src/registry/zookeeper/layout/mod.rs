@@ -37,7 +37,7 @@ impl ZookeeperLayout {
         registered_at: Timestamp,
     ) -> Result<Entry, ZookeeperCause> {
         match self {
-            Self::Curator { path } => curator::entry(path, registration, registered_at),
+            Self::Curator { path } => Ok(curator::entry(path, registration, registered_at)),
             Self::Nerve { path } => nerve::entry(path, registration),
             Self::Serverset { path } => serverset::entry(path, registration),
         }
@@ -125,9 +125,12 @@ mod tests {
     #[test]
     fn any_name_is_the_name_of_a_node() {
         let curator = ZookeeperLayout::Curator { path: String::new() };
-        for (name, expected) in
-            [("a/b", "/a%2Fb/web1"), ("..", "/%2E%2E/web1"), ("a\n€", "/a%0A€/web1"), ("𝄞", "/%F0%9D%84%9E/web1")]
-        {
+        for (name, expected) in [
+            ("a/b", "/a%2Fb/web1"),
+            ("..", "/%2E%2E/web1"),
+            ("a\n€", "/a%0A€/web1"),
+            ("𝄞", "/%F0%9D%84%9E/web1"),
+        ] {
             assert_eq!(entry(&curator, &[("name", name)]).0, expected);
         }
     }

@@ -1,4 +1,4 @@
-//! `SmartStack`: what nerve writes, and synapse and Prometheus read.
+//! SmartStack: what nerve writes, and synapse and Prometheus read.
 
 use std::collections::BTreeMap;
 

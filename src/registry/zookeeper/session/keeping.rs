@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::{Ask, Fault, Happening};
 use crate::registry::ZookeeperCause;
-use crate::registry::zookeeper::connection::{Connection, PING, Refusal, Shared, Ticket, read_header};
+use crate::registry::zookeeper::connection::{Answer, Connection, PING, Refusal, Shared, Ticket};
 use crate::registry::zookeeper::operation::{Code, Request};
 use crate::registry::zookeeper::wire::{Garbled, Reader};
 
@@ -191,7 +191,7 @@ impl Keeping {
     }
 
     fn heard(&mut self, frame: &[u8], exchange: &mut Exchange) -> Result<Option<End>, Garbled> {
-        let ((number, error), seen, body) = read_header(frame)?;
+        let Answer { number, seen, error, body } = Answer::read(frame)?;
         exchange.heard_at = Instant::now();
         self.ticket.last_seen = self.ticket.last_seen.max(seen);
         match number {
@@ -266,7 +266,7 @@ async fn farewell(mut connection: Connection) -> std::io::Result<()> {
     loop {
         // The last answer, or the end.
         let frame = connection.incoming.frame().await?;
-        if read_header(&frame).is_ok_and(|((number, _), ..)| number == i32::MAX) {
+        if Answer::read(&frame).is_ok_and(|answer| answer.number == i32::MAX) {
             return Ok(());
         }
     }
