@@ -216,6 +216,10 @@ impl AccessArguments {
                 "every user of this machine can read the key that --api-key gives: use --api-key-file";
             warnings.push(warning.to_owned());
         }
+        #[cfg_attr(
+            not(any(feature = "sqlite", feature = "http")),
+            expect(unreachable_patterns, reason = "there are no other registries")
+        )]
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => self.consul_access(sources, url, origin)?,
@@ -376,6 +380,7 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
     let encrypted = match registry {
         #[cfg(feature = "zookeeper")]
         RegistryUrl::Zookeeper(_) => "a zookeeper+tls://",
+        #[cfg(any(feature = "sqlite", feature = "http"))]
         _ => "an https://",
     };
     (is_in_the_clear && logs_in)
@@ -413,7 +418,6 @@ const CERTIFICATE: Content = ("certificate", |text| text.contains("-----BEGIN CE
 const PRIVATE_KEY: Content = ("private key", |text| text.contains("PRIVATE KEY-----"));
 
 /// The file that a variable names, which has to be there with what it should have in it, and the variable.
-#[cfg(feature = "http")]
 fn file_in(variable: &'static str, content: Content) -> Result<Option<(PathBuf, String)>, AccessError> {
     let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else {
         return Ok(None);

@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-#[cfg(any(feature = "http", feature = "zookeeper"))]
+#[cfg(feature = "zookeeper")]
 pub(super) use self::cluster::Server;
 #[cfg(feature = "http")]
 pub use self::consul::ConsulUrl;
