@@ -80,19 +80,54 @@ fn a_registration_outlives_its_servers_restart() {
 }
 
 #[test]
-fn a_server_that_forgot_the_session_is_told_again_within_an_interval() {
-    let Some(mut zookeeper) = Zookeeper::start("a_server_that_forgot_the_session_is_told_again") else {
+fn a_server_that_forgot_everything_is_told_again() {
+    let Some(mut zookeeper) = Zookeeper::start("a_server_that_forgot_everything_is_told_again") else {
         return;
     };
     let (place, url) = (Place::new(), zookeeper.url());
     let (_wrapper, log) = wrapper(&place, &url, "log");
+    // What the session has seen is more than an empty server has: it is not even told that it has expired.
     wait_until("the registration", || lists(&place, &url));
+    drop((0..50).map(|_| zookeeper.client()).collect::<Vec<_>>());
+    let beats = || zookeeper.say("dump").unwrap().contains(ENTRY);
+    holds_for(INTERVAL / 2, "the registration", beats);
     zookeeper.kill();
     zookeeper.restart_empty();
     let start = Instant::now();
-    wait_until("the registration again", || zookeeper.client().node(ENTRY).is_some());
-    assert!(start.elapsed() <= INTERVAL, "{:?}", start.elapsed());
+    // Without a session of ours, which would be something to see.
+    wait_until("the registration again", || zookeeper.say("dump").unwrap().contains(ENTRY));
+    assert!(start.elapsed() <= 2 * INTERVAL, "{:?}", start.elapsed());
     wait_until("a word about it", || says(&log, "registered again"));
+}
+
+#[tokio::test]
+async fn a_service_is_listed_for_its_timeout_although_the_server_agrees_to_less() {
+    let test = "a_service_is_listed_for_its_timeout_although_the_server_agrees_to_less";
+    let Some(zookeeper) = Zookeeper::with(test, &["maxSessionTimeout=1500"]) else { return };
+    let (owner, other) = (at(&zookeeper.url()), at(&zookeeper.url()));
+    let heartbeat_timeout = HeartbeatTimeout::from_secs(6).unwrap();
+    let service = Registration { heartbeat_timeout, ..registration("web1", &[]) };
+    let token = owner.register(&service, &claim()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    other.service(&service.id).await.unwrap();
+    owner.heartbeat(&service.id, &token, Owner::Anyone).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    other.service(&service.id).await.unwrap();
+    // Whoever falls silent is gone, and whoever is gone altogether is gone even sooner.
+    let start = Instant::now();
+    while other.service(&service.id).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let error = owner.heartbeat(&service.id, &token, Owner::Anyone).await.unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    owner.register(&service, &claim()).await.unwrap();
+    drop(owner);
+    let start = Instant::now();
+    while other.service(&service.id).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]

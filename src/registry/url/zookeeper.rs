@@ -1,4 +1,7 @@
 use std::fmt;
+use std::net::Ipv4Addr;
+
+use url::Host;
 
 use super::cluster::{ClusterUrl, Form, Server};
 use super::{UrlError, is_loopback};
@@ -49,7 +52,6 @@ pub(in crate::registry) enum Transport {
 
 const FORM: Form =
     Form { example: "zookeeper://host:2181,host:2181/chroot?layout=curator", default_port: 2181 };
-const DEFAULT_HOST: &str = "127.0.0.1";
 /// Where Spring Cloud looks unless told.
 const CURATOR_PATH: &str = "/services";
 
@@ -106,8 +108,7 @@ impl ZookeeperUrl {
             _ => return Err(url.broken("has a user name or a password, but not both", &FORM)),
         };
         if url.servers.is_empty() {
-            let host = url::Host::Domain(DEFAULT_HOST.to_owned());
-            url.servers.push(Server { host, port: FORM.default_port });
+            url.servers.push(Server { host: Host::Ipv4(Ipv4Addr::LOCALHOST), port: FORM.default_port });
         }
         let transport = if url.scheme.ends_with("+tls") { Transport::Tls } else { Transport::Plain };
         let servers: Vec<_> = url.servers.iter().map(ToString::to_string).collect();

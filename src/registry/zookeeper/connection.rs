@@ -17,6 +17,7 @@ use super::login::Login;
 use super::operation::{Code, Request};
 use super::tls::Tls;
 use super::wire::{Flag, Garbled, Reader, Writer};
+use crate::registry::Secret;
 use crate::registry::endpoints::Endpoints;
 use crate::registry::url::Server;
 
@@ -125,6 +126,10 @@ impl Ensemble {
 
     async fn greet(&self, server: &Server, ticket: &mut Ticket) -> Result<Connection, Refusal> {
         let name = server.to_string();
+        let secret = match &self.login {
+            Some(login) => Some(login.secret().await.map_err(Refusal::Denied)?),
+            None => None,
+        };
         let stream = self.reach(server).await.map_err(Refusal::Failed)?;
         let (read, write) = tokio::io::split(stream);
         let (mut incoming, mut outgoing) =
@@ -139,8 +144,8 @@ impl Ensemble {
         }
         (ticket.id, ticket.password) = (welcome.id, welcome.password);
         let mut connection = Connection { server: name, incoming, outgoing, negotiated: welcome.negotiated };
-        if let Some(login) = &self.login {
-            connection.log_in(login).await?;
+        if let Some(secret) = secret {
+            connection.log_in(&secret).await?;
         }
         Ok(connection)
     }
@@ -189,8 +194,7 @@ fn read_welcome(answer: &[u8]) -> Result<Welcome, Garbled> {
 }
 
 impl Connection {
-    async fn log_in(&mut self, login: &Login) -> Result<(), Refusal> {
-        let secret = login.secret().await.map_err(Refusal::Denied)?;
+    async fn log_in(&mut self, secret: &Secret) -> Result<(), Refusal> {
         self.outgoing.push(&Request::auth("digest", secret.expose()).frame(AUTH));
         let broken = |server: &str, error: &io::Error| {
             Refusal::Failed(ZookeeperCause::Broken { server: server.to_owned(), reason: error.to_string() })

@@ -51,7 +51,7 @@ use super::{
     Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Quota, Registry, Result, ServiceQuery,
     ZookeeperUrl,
 };
-use crate::model::{Page, Registration, Service, ServiceId, ServiceUpdate, Token};
+use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Token};
 
 const KIND: &str = "zookeeper";
 /// How long a session that nothing is tied to is kept, and outlives its connections.
@@ -72,6 +72,8 @@ pub(super) struct Zookeeper {
     spare: Mutex<Option<Session>>,
     /// The services that we keep.
     registered: Mutex<HashMap<ServiceId, Arc<Registered>>>,
+    /// Those whose registration was given up half way: it is tried again over the same session.
+    entering: Mutex<HashMap<(ServiceId, InstanceId), Session>>,
 }
 
 /// What stands under an id.
@@ -95,6 +97,7 @@ impl Zookeeper {
             url: url.clone(),
             spare: Mutex::default(),
             registered: Mutex::default(),
+            entering: Mutex::default(),
         }
     }
 
@@ -138,6 +141,7 @@ impl Zookeeper {
 
     /// Waits until those of our services are gone whose time has come.
     async fn bury(&self) {
+        locked(&self.entering).retain(|_, session| !session.is_over());
         let dead: Vec<_> = {
             let mut registered = locked(&self.registered);
             registered.retain(|_, registered| !registered.session.is_over());
@@ -216,12 +220,14 @@ impl Zookeeper {
         self.not_found(Object::Service, id.as_str())
     }
 
-    /// A session to register with, and whether it has registered the same before.
+    /// A session to register with: where it has been tried before, the same.
     fn session_of(&self, id: &ServiceId, claim: &Claim, timeout: Duration) -> Session {
         let is_fit = |session: &Session| session.is_usable() && session.timeout() == timeout;
         let before = locked(&self.registered).get(id).cloned();
         let before = before.filter(|before| before.instance == claim.instance);
         let session = before.map(|before| before.session.clone()).filter(is_fit);
+        let tried = || locked(&self.entering).get(&(id.clone(), claim.instance)).cloned().filter(is_fit);
+        let session = session.or_else(tried);
         let session = session.or_else(|| locked(&self.spare).take_if(|session| is_fit(session)));
         session.unwrap_or_else(|| Session::start(&self.ensemble, timeout, None))
     }
@@ -292,12 +298,15 @@ impl Registry for Zookeeper {
         let id = &registration.id;
         let timeout = registration.heartbeat_timeout.as_duration();
         let session = self.session_of(id, claim, timeout);
-        // For as long as this takes.
-        session.lives_until(None);
+        let key = (id.clone(), claim.instance);
+        locked(&self.entering).insert(key.clone(), session.clone());
+        // However long this takes, and until it is tried again.
+        session.lives_until(Some(Instant::now() + SPARE.max(timeout)));
         let entered = self.enter(&session, registration, claim).await;
-        session.lives_until(Some(Instant::now() + timeout));
         match entered {
             Ok(entered) => {
+                session.lives_until(Some(Instant::now() + timeout));
+                locked(&self.entering).remove(&key);
                 let token = Token::new(Uuid::new_v4().to_string());
                 let registered = Registered::new(session, token.clone(), entered);
                 locked(&self.registered).insert(id.clone(), Arc::new(registered));
@@ -305,8 +314,15 @@ impl Registry for Zookeeper {
             }
             Err(error) => {
                 if matches!(error, Error::Conflict { .. }) {
-                    // Nothing is tied to it: it will do for the next try.
-                    locked(&self.spare).get_or_insert(session);
+                    locked(&self.entering).remove(&key);
+                    let mut registered = locked(&self.registered);
+                    let is_ours = |before: &Arc<Registered>| before.instance == claim.instance;
+                    if registered.get(id).is_some_and(is_ours) {
+                        registered.remove(id);
+                    } else {
+                        // Nothing is tied to it: it will do for the next try.
+                        locked(&self.spare).get_or_insert(session);
+                    }
                 }
                 Err(error)
             }

@@ -32,6 +32,8 @@ pub(super) struct Keeping {
     deadline: watch::Receiver<Option<Instant>>,
     id: Arc<AtomicI64>,
     events: Option<mpsc::UnboundedSender<Happening>>,
+    /// Until when the servers keep it, for all that was heard of them last.
+    kept_until: Option<Instant>,
 }
 
 /// Why a connection is not used any more.
@@ -60,16 +62,17 @@ impl Keeping {
         events: Option<mpsc::UnboundedSender<Happening>>,
     ) -> Self {
         let ticket = Ticket::new(timeout);
-        Self { ensemble, ticket, asked, waiting: Vec::new(), deadline, id, events }
+        Self { ensemble, ticket, asked, waiting: Vec::new(), deadline, id, events, kept_until: None }
     }
 
     pub(super) async fn run(mut self) {
         while let Some(connection) = self.connect().await {
-            let mut exchange = Exchange::new();
+            let (mut exchange, negotiated) = (Exchange::new(), connection.negotiated);
             match self.converse(connection, &mut exchange).await {
                 End::Over => break,
                 End::Lost(cause) => {
                     debug!(error = %cause, "connection lost");
+                    self.kept_until = Some(exchange.heard_at + negotiated);
                     exchange.fail(&Fault::Broken(cause));
                 }
             }
@@ -92,6 +95,12 @@ impl Keeping {
                 Err(Refusal::Expired) => return None,
                 Err(Refusal::Denied(cause)) => {
                     self.fail(&Fault::Denied(cause));
+                    return None;
+                }
+                // A server that has lost what we have seen does so for ever.
+                Err(Refusal::Failed(ZookeeperCause::HungUp { .. }))
+                    if self.kept_until.is_some_and(|until| until < Instant::now()) =>
+                {
                     return None;
                 }
                 Err(Refusal::Failed(cause)) => self.fail(&Fault::Broken(cause)),
