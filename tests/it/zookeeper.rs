@@ -1,6 +1,7 @@
 //! A registry that is a ZooKeeper ensemble: what the suite over every backend does not ask.
 
 mod consumers;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -26,15 +26,21 @@ const PACKAGES: [&str; 5] = [
     // For TLS.
     "libnetty-java",
 ];
-const JARS: [&str; 8] = [
+const JARS: [&str; 14] = [
     "zookeeper",
     "zookeeper-jute",
     "slf4j-api",
     "slf4j-nop",
     "snappy-java",
     "metrics-core",
-    "netty-all",
-    "commons-io",
+    "netty-buffer",
+    "netty-codec",
+    "netty-common",
+    "netty-handler",
+    "netty-resolver",
+    "netty-transport",
+    "netty-transport-native-epoll",
+    "netty-transport-native-unix-common",
 ];
 
 /// A server that runs. Dropped, it is killed.
@@ -147,7 +153,6 @@ fn run(directory: &Path) -> Running {
     let mut command = Command::new("java");
     command
         .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .arg("-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NIOServerCnxnFactory")
         .arg("-cp")
         .arg(class_path("a restart").unwrap())
         .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
