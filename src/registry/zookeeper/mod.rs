@@ -14,6 +14,7 @@ mod cause;
 mod configuration;
 mod connection;
 mod enter;
+mod foreign;
 mod layout;
 mod login;
 mod operation;
@@ -25,7 +26,7 @@ mod tree;
 mod watching;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,6 +75,28 @@ pub(super) struct Zookeeper {
     registered: Mutex<HashMap<ServiceId, Arc<Registered>>>,
     /// Those whose registration was given up half way: it is tried again over the same session.
     entering: Mutex<HashMap<(ServiceId, InstanceId), Session>>,
+}
+
+/// Where a service is.
+enum Place {
+    /// One that came by us or our like.
+    Ours(String),
+    /// One that another program has registered.
+    Foreign(String),
+}
+
+impl Place {
+    fn data(&self) -> Request {
+        let (Self::Ours(path) | Self::Foreign(path)) = self;
+        Request::data(path, Flag::No)
+    }
+
+    fn read(&self, data: &[u8]) -> Option<Registration> {
+        match self {
+            Self::Ours(_) => Record::read(data).map(|record| record.registration),
+            Self::Foreign(_) => foreign::read(data),
+        }
+    }
 }
 
 /// What stands under an id.
@@ -158,16 +181,29 @@ impl Zookeeper {
         Ok(found.map(|(data, stat)| Found { record: Record::read(&data), stat }))
     }
 
-    /// Those of these ids that are there.
-    async fn records(&self, ids: &[String]) -> Result<Vec<Record>> {
-        let requests: Vec<_> = ids.iter().map(|id| Request::data(&self.tree.service(id), Flag::No)).collect();
-        let mut records = Vec::new();
-        for outcome in self.ask_all(&requests).await? {
+    /// What is registered at these paths, if anything.
+    async fn registrations(&self, places: &[Place]) -> Result<Vec<Registration>> {
+        let requests: Vec<_> = places.iter().map(Place::data).collect();
+        let mut registrations = Vec::new();
+        for (place, outcome) in places.iter().zip(self.ask_all(&requests).await?) {
             let Some(body) = if_there(outcome).map_err(|fault| self.failure(fault))? else { continue };
             let (data, _) = operation::read_data(&body).map_err(|garbled| self.garbled(garbled))?;
-            records.extend(Record::read(&data));
+            registrations.extend(place.read(&data));
         }
-        Ok(records)
+        Ok(registrations)
+    }
+
+    /// Where all services are, by id.
+    async fn places(&self) -> Result<BTreeMap<String, Place>> {
+        let listed = self.listed().await?;
+        let ours = self.children(&self.tree.services()).await?;
+        let foreign = listed.into_iter().map(|(id, path)| (id.into(), Place::Foreign(path)));
+        let mut places: BTreeMap<String, Place> = foreign.collect();
+        places.extend(ours.into_iter().map(|id| {
+            let path = self.tree.service(&id);
+            (id, Place::Ours(path))
+        }));
+        Ok(places)
     }
 
     /// The names of a node's children, sorted; none where there is no such node.
@@ -358,6 +394,7 @@ impl Registry for Zookeeper {
                 locked(&self.registered).remove(id);
                 Ok(())
             }
+            Removal::NotThere if whose == Owner::Anyone => self.take_out_foreign(id).await,
             Removal::NotThere => Err(self.no_service(id)),
             Removal::Contended => Err(self.contended()),
         }
@@ -370,23 +407,30 @@ impl Registry for Zookeeper {
 
     async fn service(&self, id: &ServiceId) -> Result<Service> {
         self.bury().await;
-        let record = self.records(&[id.to_string()]).await?.pop().ok_or_else(|| self.no_service(id))?;
-        Ok(Service { registration: record.registration, last_seen: None })
+        let place = Place::Ours(self.tree.service(id.as_str()));
+        let mut found = self.registrations(&[place]).await?;
+        if found.is_empty()
+            && let Some(path) = self.foreign_path(id).await?
+        {
+            found = self.registrations(&[Place::Foreign(path)]).await?;
+        }
+        let registration = found.pop().ok_or_else(|| self.no_service(id))?;
+        Ok(Service { registration, last_seen: None })
     }
 
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>> {
         self.bury().await;
-        let mut ids = self.children(&self.tree.services()).await?;
         let marker = query.page.marker.as_ref();
-        ids.retain(|id| marker.is_none_or(|marker| id.as_str() >= marker.as_str()));
-        let has_tag = |record: &Record| {
-            query.tag.as_ref().is_none_or(|tag| record.registration.tags.iter().any(|its| its == tag))
+        let places = self.places().await?.into_iter();
+        let places = places.filter(|(id, _)| marker.is_none_or(|marker| id.as_str() >= marker.as_str()));
+        let places: Vec<_> = places.map(|(_, place)| place).collect();
+        let has_tag = |registration: &Registration| {
+            query.tag.as_ref().is_none_or(|tag| registration.tags.iter().any(|its| its == tag))
         };
         let (mut values, wanted) = (Vec::new(), query.page.limit.get() + 1);
-        for batch in ids.chunks(BATCH.min(wanted)) {
-            let records = self.records(batch).await?.into_iter().filter(has_tag);
-            values
-                .extend(records.map(|record| Service { registration: record.registration, last_seen: None }));
+        for batch in places.chunks(BATCH.min(wanted)) {
+            let registrations = self.registrations(batch).await?.into_iter().filter(has_tag);
+            values.extend(registrations.map(|registration| Service { registration, last_seen: None }));
             if values.len() >= wanted {
                 break;
             }

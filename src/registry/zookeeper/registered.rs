@@ -118,8 +118,10 @@ impl Zookeeper {
             };
             match change.map_err(|fault| self.failure(fault))? {
                 Change::Done => return Ok(()),
-                Change::NotThere => return Err(self.no_service(id)),
-                Change::NotOurs => {
+                Change::NotThere if self.foreign_path(id).await?.is_none() => {
+                    return Err(self.no_service(id));
+                }
+                Change::NotThere | Change::NotOurs => {
                     return Err(unsupported(
                         "changing what another program registered",
                         "services that service-registry-wrapper or raxsr registered",

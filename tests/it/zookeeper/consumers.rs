@@ -6,7 +6,10 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{ENTRY, wrapper};
+use service_registry_wrapper::model::{InstanceId, ServiceUpdate};
+use service_registry_wrapper::registry::{Error, Owner, ServiceQuery};
+
+use super::{ENTRY, at, claim, registration, wrapper};
 use crate::support::server::{Connection, Request};
 use crate::support::zookeeper::Zookeeper;
 use crate::support::{Place, Running, is_there, wait_for, wait_until};
@@ -93,4 +96,39 @@ fn curators_consumers_read_every_field_that_they_know_and_no_other() {
     assert_eq!(zookeeper.client().children("/apps/services"), ["web1"]);
     let record: Value = serde_json::from_str(&zookeeper.client().node(super::ID).unwrap().data).unwrap();
     assert_eq!((&record["id"], &record["tags"]), (&json!("web1"), &json!(["www"])));
+}
+
+#[tokio::test]
+async fn what_other_programs_registered_with_curator_is_listed_and_can_be_taken_out() {
+    let Some(zookeeper) = Zookeeper::start("what_other_programs_registered_with_curator") else { return };
+    let mut spring = zookeeper.client();
+    for path in ["/apps", "/apps/services", "/apps/services/shop"] {
+        spring.create_parent(path);
+    }
+    let data = r#"{"name":"shop","id":"spring-1","address":"10.0.0.1","port":80,"payload":{"metadata":{"zone":"eu"}}}"#;
+    spring.create_ephemeral("/apps/services/shop/spring-1", data);
+    spring.create_ephemeral("/apps/services/shop/nonsense", "nonsense");
+    let registry = at(&zookeeper.url());
+    registry.register(&registration("web1", &[("name", "shop")]), &claim()).await.unwrap();
+    let list = || async {
+        let page = registry.services(&ServiceQuery::default()).await.unwrap();
+        page.values.into_iter().map(|service| service.registration.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(list().await, ["spring-1", "web1"]);
+    let id = "spring-1".parse().unwrap();
+    let found = registry.service(&id).await.unwrap().registration;
+    assert_eq!(found.endpoint().unwrap().to_string(), "10.0.0.1:80");
+    let error = registry.update(&id, &ServiceUpdate::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let nobody = registry.update(&"nobody".parse().unwrap(), &ServiceUpdate::default()).await;
+    assert!(matches!(nobody, Err(Error::NotFound { .. })), "{nobody:?}");
+    // The id of another program's instance of the same service is taken.
+    let again = registration("spring-1", &[("name", "shop")]);
+    let error = registry.register(&again, &claim()).await.unwrap_err();
+    assert!(matches!(&error, Error::Conflict { holder, .. } if holder == "another program"), "{error}");
+    let ours = Owner::Instance(InstanceId::unique());
+    assert!(matches!(registry.deregister(&id, ours).await, Err(Error::NotFound { .. })));
+    registry.deregister(&id, Owner::Anyone).await.unwrap();
+    assert_eq!(list().await, ["web1"]);
+    registry.register(&again, &claim()).await.unwrap();
 }

@@ -54,7 +54,19 @@ impl Client {
     /// One that stays, and that everybody may read and nobody change.
     #[track_caller]
     pub(crate) fn create_readable(&mut self, path: &str) {
-        self.create(path, 1).unwrap();
+        self.create(path, "", 1, 0).unwrap();
+    }
+
+    /// One that ends with this session, and is everybody's.
+    #[track_caller]
+    pub(crate) fn create_ephemeral(&mut self, path: &str, data: &str) {
+        self.create(path, data, 31, 1).unwrap();
+    }
+
+    /// One that stays, and is everybody's.
+    #[track_caller]
+    pub(crate) fn create_parent(&mut self, path: &str) {
+        self.create(path, "", 31, 0).unwrap();
     }
 
     #[track_caller]
@@ -62,9 +74,9 @@ impl Client {
         self.ask(DELETE, &[&text(path), &(-1_i32).to_be_bytes()]).unwrap();
     }
 
-    fn create(&mut self, path: &str, permissions: i32) -> Result<Vec<u8>, i32> {
+    fn create(&mut self, path: &str, data: &str, permissions: i32, flags: i32) -> Result<Vec<u8>, i32> {
         let acl = [&1_i32.to_be_bytes()[..], &permissions.to_be_bytes(), &text("world"), &text("anyone")];
-        self.ask(CREATE, &[&text(path), &bytes(&[]), &acl.concat(), &[0; 4]])
+        self.ask(CREATE, &[&text(path), &text(data), &acl.concat(), &flags.to_be_bytes()])
     }
 
     #[track_caller]
