@@ -31,7 +31,9 @@ const ENTRY: &str = "/apps/services/web1/web1";
 /// A wrapper that registers `web1`, and what it says.
 fn wrapper(place: &Place, url: &str, name: &str) -> (Running, PathBuf) {
     let log = place.path().join(name);
+    let address = ["--address=10.1.2.3", "--port=8080"];
     let options = ["--registry", url, "--id=web1", "--interval=3", "--log-level=info", "--tags=www"];
+    let options = [&options[..], &address].concat();
     (place.wrapper(&options).start_with_log(&log, &["sleep", "600"]), log)
 }
 
@@ -45,7 +47,8 @@ fn lists(place: &Place, url: &str) -> bool {
 }
 
 fn registration(id: &str, pairs: &[(&str, &str)]) -> Registration {
-    let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let address = [("host", "10.1.2.3"), ("port", "8080")];
+    let pairs = address.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     Registration {
         id: id.parse().unwrap(),
         heartbeat_timeout: HeartbeatTimeout::MIN,
@@ -186,7 +189,15 @@ fn the_next_life_can_take_the_place_of_the_last() {
     wait_until("the registration", || lists(&place, &url));
     let before = zookeeper.client().node(ID).unwrap();
     drop(first);
-    let options = ["--registry", &url, "--id=web1", "--interval=3", "--on-conflict=replace"];
+    let options = [
+        "--registry",
+        &url,
+        "--id=web1",
+        "--interval=3",
+        "--on-conflict=replace",
+        "--address=10.1.2.3",
+        "--port=80",
+    ];
     let _second = place.wrapper(&options).start(&["sleep", "600"]);
     let taken = wait_for("the next registration", || {
         zookeeper.client().node(ID).filter(|node| node.owner != before.owner)
@@ -402,6 +413,36 @@ async fn a_service_of_another_name_moves_with_its_next_heartbeat() {
     owner.heartbeat(&service.id, &token, Owner::Anyone).await.unwrap();
     owner.deregister(&service.id, Owner::Anyone).await.unwrap();
     assert_eq!(client.children("/apps/services/blog"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn consumers_see_a_service_for_as_long_as_it_has_an_address() {
+    let test = "consumers_see_a_service_for_as_long_as_it_has_an_address";
+    let Some(zookeeper) = Zookeeper::start(test) else { return };
+    let mut client = zookeeper.client();
+    for query in ["", "?layout=nerve&path=/services/web1", "?layout=serverset&path=/services/web1"] {
+        let url = zookeeper.url() + query;
+        let (owner, other) = (at(&url), at(&url));
+        let service = Registration { metadata: Metadata::default(), ..registration("web1", &[]) };
+        let token = owner.register(&service, &claim()).await.unwrap();
+        assert_eq!(client.children("/apps/services/web1"), Vec::<String>::new());
+        for pairs in [&[("host", "a"), ("port", "1")][..], &[("host", "b"), ("port", "1")], &[]] {
+            let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let metadata = Metadata::new(pairs).unwrap();
+            let update = ServiceUpdate { metadata: Some(metadata.clone()), ..ServiceUpdate::default() };
+            other.update(&service.id, &update).await.unwrap();
+            owner.heartbeat(&service.id, &token, Owner::Anyone).await.unwrap();
+            let shown = client.children("/apps/services/web1");
+            assert_eq!(shown.len(), usize::from(metadata.get("host").is_some()), "{url} {shown:?}");
+            for name in shown {
+                let node = client.node(&format!("/apps/services/web1/{name}")).unwrap();
+                let host = format!("\"{}\"", metadata.get("host").unwrap());
+                assert!(node.data.contains(&host), "{node:?}");
+            }
+        }
+        owner.heartbeat(&service.id, &token, Owner::Anyone).await.unwrap();
+        owner.deregister(&service.id, Owner::Anyone).await.unwrap();
+    }
 }
 
 #[tokio::test]

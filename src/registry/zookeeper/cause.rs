@@ -61,12 +61,6 @@ pub enum ZookeeperCause {
     /// Several clients changed the same thing at the same time, again and again.
     #[error("others change it at the same time")]
     Contended,
-    /// The consumers of this layout need an address that the service does not have.
-    #[error("services of the layout {layout} need an address and a port")]
-    NoEndpoint {
-        /// The layout's name.
-        layout: &'static str,
-    },
     /// The password, or the file with it, is of no use.
     #[error("{0}")]
     Key(String),
@@ -95,7 +89,6 @@ impl Hint for ZookeeperCause {
                 "check the user and the password: ZK_AUTH=digest:user:password, or --username and --api-key-file"
             }
             Self::Nonsense => "see whether it is ZooKeeper that answers there",
-            Self::NoEndpoint { .. } => "give them with --address and --port",
             Self::Key(_) => "check --username and --api-key-file",
             _ => return None,
         };

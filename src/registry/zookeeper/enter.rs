@@ -47,10 +47,9 @@ impl Zookeeper {
             entry: None,
         };
         let entry = self.url.layout().entry(registration, record.registered_at);
-        let entry = entry.map_err(|cause| self.invalid(cause))?;
         let mut lost = None;
         for _ in 0..TRIES {
-            match self.try_to_enter(session, record.clone(), &entry, claim).await {
+            match self.try_to_enter(session, record.clone(), entry.as_ref(), claim).await {
                 Ok(Ok(entered)) => return Ok(entered),
                 Ok(Err(Some(holder))) => return Err(conflict(&registration.id, holder)),
                 Ok(Err(None)) => {}
@@ -69,7 +68,7 @@ impl Zookeeper {
         &self,
         session: &Session,
         mut record: Record,
-        entry: &Entry,
+        entry: Option<&Entry>,
         claim: &Claim,
     ) -> std::result::Result<std::result::Result<Entered, Option<String>>, Fault> {
         let mut requests = match self.look(session, &record, entry, claim).await? {
@@ -77,13 +76,16 @@ impl Zookeeper {
             Way::Taken(holder) => return Ok(Err(Some(holder))),
             Way::Unclear => return Ok(Err(None)),
         };
-        record.entry = entry.fixed_path().map(str::to_owned);
+        record.entry = entry.and_then(Entry::fixed_path).map(str::to_owned);
         let id_path = self.tree.service(record.registration.id.as_str());
-        let entry_path = self.tree.rooted(&entry.path);
         requests.push(Request::create(&id_path, &record.write(), self.acl(), Lasting::Ephemeral));
-        requests.push(Request::create(&entry_path, &entry.data, self.acl(), entry.lasting));
+        requests.extend(entry.map(|entry| self.show(entry)));
         match session.multi(&requests).await? {
-            Ok(done) => self.named(session, record, done).await.map(Ok),
+            Ok(done) => {
+                let made = entry.and(done.last());
+                let version = self.name(session, &mut record, 0, made).await?;
+                Ok(Ok(Entered { record, version }))
+            }
             Err((_, Code::NO_NODE)) => {
                 self.make_parents(session, entry).await?;
                 Ok(Err(None))
@@ -98,7 +100,7 @@ impl Zookeeper {
         &self,
         session: &Session,
         record: &Record,
-        entry: &Entry,
+        entry: Option<&Entry>,
         claim: &Claim,
     ) -> std::result::Result<Way, Fault> {
         let id_path = self.tree.service(record.registration.id.as_str());
@@ -121,7 +123,7 @@ impl Zookeeper {
                 old_entry = held.entry;
             }
         }
-        let new_entry = entry.fixed_path().filter(|path| old_entry.as_deref() != Some(*path));
+        let new_entry = entry.and_then(Entry::fixed_path).filter(|path| old_entry.as_deref() != Some(*path));
         for path in old_entry.as_deref().into_iter().chain(new_entry) {
             let path = self.tree.rooted(path);
             let Some(stat) = session.stat(&path).await? else { continue };
@@ -137,32 +139,34 @@ impl Zookeeper {
         Ok(Way::Free(requests))
     }
 
-    /// Notes where the entry is, which only the server knew.
-    async fn named(
+    /// The request for the node that consumers see.
+    pub(super) fn show(&self, entry: &Entry) -> Request {
+        Request::create(&self.tree.rooted(&entry.path), &entry.data, self.acl(), entry.lasting)
+    }
+
+    /// Notes where the node for consumers is that was `made`, where only the server knew; returns the version of the
+    /// node under the id, which had `version`.
+    pub(super) async fn name(
         &self,
         session: &Session,
-        mut record: Record,
-        done: Vec<Done>,
-    ) -> std::result::Result<Entered, Fault> {
-        let Some(Done::Created(path)) = done.into_iter().next_back() else {
-            return Err(Fault::Broken(ZookeeperCause::Nonsense));
-        };
-        if record.entry.is_some() {
-            return Ok(Entered { record, version: 0 });
-        }
+        record: &mut Record,
+        version: i32,
+        made: Option<&Done>,
+    ) -> std::result::Result<i32, Fault> {
+        let Some(Done::Created(path)) = made.filter(|_| record.entry.is_none()) else { return Ok(version) };
         record.entry = path.strip_prefix(&self.tree.rooted("")).map(str::to_owned);
         let id_path = self.tree.service(record.registration.id.as_str());
-        match session.ask(Request::set(&id_path, &record.write(), 0)).await? {
-            Ok(_) => Ok(Entered { record, version: 1 }),
+        match session.ask(Request::set(&id_path, &record.write(), version)).await? {
+            Ok(_) => Ok(version + 1),
             Err(code) => Err(Fault::Refused(code)),
         }
     }
 
-    async fn make_parents(&self, session: &Session, entry: &Entry) -> std::result::Result<(), Fault> {
-        let entry_path = self.tree.rooted(&entry.path);
+    async fn make_parents(&self, session: &Session, entry: Option<&Entry>) -> std::result::Result<(), Fault> {
         self.tree.make(session, &self.tree.services(), Lasting::Persistent).await?;
         self.tree.make(session, &self.tree.removed(), Lasting::Persistent).await?;
-        self.tree.make(session, parent(&entry_path), entry.parents).await
+        let Some(entry) = entry else { return Ok(()) };
+        self.tree.make(session, parent(&self.tree.rooted(&entry.path)), entry.parents).await
     }
 
     /// What tells those who watch that a service has not fallen silent. It ends with the session of whoever took it out.

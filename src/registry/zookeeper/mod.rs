@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 use uuid::Uuid;
 
 pub use self::cause::ZookeeperCause;
@@ -240,10 +241,6 @@ impl Zookeeper {
         self.failure(garbled.into())
     }
 
-    fn invalid(&self, cause: ZookeeperCause) -> Error {
-        Error::Invalid { registry: self.url().to_owned(), source: cause.into() }
-    }
-
     fn contended(&self) -> Error {
         self.failure(Fault::Broken(ZookeeperCause::Contended))
     }
@@ -341,6 +338,9 @@ impl Registry for Zookeeper {
         let entered = self.enter(&session, registration, claim).await;
         match entered {
             Ok(entered) => {
+                if entered.record.entry.is_none() {
+                    warn!(service = %id, registry = self.url(), "consumers do not see a service without an address and a port");
+                }
                 session.lives_until(Some(Instant::now() + timeout));
                 locked(&self.entering).remove(&key);
                 let token = Token::new(Uuid::new_v4().to_string());

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::enter::Entered;
-use super::operation::{self, ANY_VERSION, Code, Lasting, Request};
+use super::layout::Entry;
+use super::operation::{self, ANY_VERSION, Code, Request};
 use super::record::Record;
 use super::session::{Fault, Session, if_there};
 use super::tree::parent;
@@ -77,7 +78,8 @@ impl Zookeeper {
         Ok(Check::Listed)
     }
 
-    /// Somebody has changed it. Where it has another name now, only we can move its node for consumers: it is tied to us.
+    /// Somebody has changed it. Where consumers have to see it elsewhere from now on, or for the first time, or no longer,
+    /// that is left to us: the node that they see is tied to our session.
     async fn learn(&self, registered: &Registered, before: &Record) -> std::result::Result<(), Fault> {
         let (session, id) = (&registered.session, &before.registration.id);
         let Some(found) = self.find(session, id).await? else { return Ok(()) };
@@ -85,24 +87,23 @@ impl Zookeeper {
             return Ok(());
         };
         let mut version = found.stat.version;
+        let old = record.entry.clone();
         let entry = self.url.layout().entry(&record.registration, record.registered_at);
-        if let Ok(entry) = entry
-            && let (Some(path), Some(old_path)) = (entry.fixed_path(), self.entry_path(&record))
-            && self.tree.rooted(path) != old_path
-        {
-            let path = self.tree.rooted(path);
-            record.entry = entry.fixed_path().map(str::to_owned);
-            self.tree.make(session, parent(&path), entry.parents).await?;
-            let requests = [
-                Request::delete(&old_path, ANY_VERSION),
-                Request::create(&path, &entry.data, self.acl(), Lasting::Ephemeral),
-                Request::set(&self.tree.service(id.as_str()), &record.write(), version),
-            ];
-            if session.multi(&requests).await?.is_err() {
-                // The next heartbeat tries again.
-                return Ok(());
+        let stays = |entry: &Entry| {
+            old.is_some() && entry.fixed_path().is_none_or(|path| old.as_deref() == Some(path))
+        };
+        if entry.is_some() != old.is_some() || !entry.as_ref().is_none_or(stays) {
+            let mut requests: Vec<_> =
+                self.entry_path(&record).iter().map(|path| Request::delete(path, ANY_VERSION)).collect();
+            record.entry = entry.as_ref().and_then(Entry::fixed_path).map(str::to_owned);
+            requests.push(Request::set(&self.tree.service(id.as_str()), &record.write(), version));
+            if let Some(entry) = &entry {
+                self.tree.make(session, parent(&self.tree.rooted(&entry.path)), entry.parents).await?;
+                requests.push(self.show(entry));
             }
-            version += 1;
+            // The next heartbeat tries again.
+            let Ok(done) = session.multi(&requests).await? else { return Ok(()) };
+            version = self.name(session, &mut record, version + 1, entry.and(done.last())).await?;
         }
         *locked(&registered.known) = Known { record, version };
         registered.is_alive();
@@ -152,8 +153,8 @@ impl Zookeeper {
         let path = self.tree.service(id.as_str());
         let mut requests = vec![Request::set(&path, &record.write(), found.stat.version)];
         let entry = self.url.layout().entry(&record.registration, record.registered_at);
-        let entry = entry.map_err(Fault::Broken)?;
-        if let Some(path) = self.entry_path(&record)
+        if let Some(entry) = entry
+            && let Some(path) = self.entry_path(&record)
             && entry.fixed_path().is_none_or(|fixed| self.tree.rooted(fixed) == path)
             && session.stat(&path).await?.is_some_and(|stat| stat.owner == found.stat.owner)
         {

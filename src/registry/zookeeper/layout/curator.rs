@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Entry, joined, json};
-use crate::model::{Endpoint, Registration, Timestamp};
+use crate::model::{Registration, Timestamp};
 use crate::registry::url::is_in_names;
 use crate::registry::zookeeper::operation::Lasting;
 
@@ -16,8 +16,8 @@ use crate::registry::zookeeper::operation::Lasting;
 struct Instance<'a> {
     name: &'a str,
     id: &'a str,
-    address: Option<String>,
-    port: Option<u16>,
+    address: String,
+    port: u16,
     ssl_port: Option<u16>,
     payload: Payload<'a>,
     #[serde(rename = "registrationTimeUTC")]
@@ -57,7 +57,12 @@ const URI: UriSpec = UriSpec {
     ],
 };
 
-pub(super) fn entry(base: &str, registration: &Registration, registered_at: Timestamp) -> Entry {
+pub(super) fn entry(
+    base: &str,
+    registration: &Registration,
+    (address, port): (String, u16),
+    registered_at: Timestamp,
+) -> Entry {
     let id = registration.id.as_str();
     let name = registration.metadata.get("name").unwrap_or(id);
     let mut metadata = BTreeMap::from([("instance_status", "UP".to_owned())]);
@@ -66,8 +71,8 @@ pub(super) fn entry(base: &str, registration: &Registration, registered_at: Time
     let instance = Instance {
         name,
         id,
-        address: registration.endpoint().filter(Endpoint::is_plain).map(|endpoint| endpoint.host),
-        port: registration.metadata.get("port").and_then(|port| port.parse().ok()),
+        address,
+        port,
         ssl_port: None,
         payload: Payload { class: CLASS, id, name, metadata },
         registered_at,

@@ -6,7 +6,6 @@ mod serverset;
 
 use serde::Serialize;
 
-use super::ZookeeperCause;
 use super::operation::Lasting;
 use crate::model::{Endpoint, Registration, Timestamp};
 use crate::registry::ZookeeperLayout;
@@ -30,26 +29,17 @@ impl Entry {
 }
 
 impl ZookeeperLayout {
-    /// The node of a service that registered at this time.
-    pub(super) fn entry(
-        &self,
-        registration: &Registration,
-        registered_at: Timestamp,
-    ) -> Result<Entry, ZookeeperCause> {
-        match self {
-            Self::Curator { path } => Ok(curator::entry(path, registration, registered_at)),
-            Self::Nerve { path } => nerve::entry(path, registration),
-            Self::Serverset { path } => serverset::entry(path, registration),
-        }
+    /// The node of a service that registered at this time. One without an address and a port has none: consumers could
+    /// do nothing with it, and some of them fail.
+    pub(super) fn entry(&self, registration: &Registration, registered_at: Timestamp) -> Option<Entry> {
+        let endpoint = registration.endpoint().filter(Endpoint::is_plain)?;
+        let endpoint = (endpoint.host, endpoint.port?.parse().ok()?);
+        Some(match self {
+            Self::Curator { path } => curator::entry(path, registration, endpoint, registered_at),
+            Self::Nerve { path } => nerve::entry(path, registration, endpoint),
+            Self::Serverset { path } => serverset::entry(path, endpoint),
+        })
     }
-}
-
-/// Where a service is to be reached, for consumers that can do nothing without.
-fn endpoint(registration: &Registration, layout: &'static str) -> Result<(String, u16), ZookeeperCause> {
-    let endpoint = registration.endpoint().filter(Endpoint::is_plain);
-    endpoint
-        .and_then(|endpoint| Some((endpoint.host, endpoint.port?.parse().ok()?)))
-        .ok_or(ZookeeperCause::NoEndpoint { layout })
 }
 
 /// The tags as one text.
@@ -106,20 +96,16 @@ mod tests {
     }
 
     #[test]
-    fn only_consumers_that_ask_for_nothing_else_need_an_address() {
+    fn a_service_that_cannot_be_reached_is_not_shown() {
         for layout in [
+            ZookeeperLayout::Curator { path: "/services".to_owned() },
             ZookeeperLayout::Nerve { path: "/n".to_owned() },
             ZookeeperLayout::Serverset { path: "/s".to_owned() },
         ] {
-            for pairs in [&[("port", "80")][..], &[("host", "a")], &[("host", "a b"), ("port", "80")]] {
-                let entry = layout.entry(&registration(pairs), Timestamp::now());
-                assert!(matches!(entry, Err(ZookeeperCause::NoEndpoint { .. })), "{entry:?}");
+            for pairs in [&[][..], &[("port", "80")], &[("host", "a")], &[("host", "a b"), ("port", "80")]] {
+                assert_eq!(layout.entry(&registration(pairs), Timestamp::now()), None);
             }
         }
-        let curator = ZookeeperLayout::Curator { path: "/services".to_owned() };
-        let (path, data) = entry(&curator, &[]);
-        assert_eq!(path, "/services/web1/web1");
-        assert!(data.contains(r#""address":null,"port":null"#), "{data}");
     }
 
     #[test]
@@ -131,7 +117,8 @@ mod tests {
             ("a\n€", "/a%0A€/web1"),
             ("𝄞", "/%F0%9D%84%9E/web1"),
         ] {
-            assert_eq!(entry(&curator, &[("name", name)]).0, expected);
+            let pairs = [("name", name), ("host", "a"), ("port", "80")];
+            assert_eq!(entry(&curator, &pairs).0, expected);
         }
     }
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Entry, endpoint, joined, json};
+use super::{Entry, joined, json};
 use crate::model::Registration;
-use crate::registry::ZookeeperCause;
 use crate::registry::zookeeper::operation::Lasting;
 
 #[derive(Serialize)]
@@ -17,15 +16,14 @@ struct Instance<'a> {
     labels: BTreeMap<&'a str, String>,
 }
 
-pub(super) fn entry(base: &str, registration: &Registration) -> Result<Entry, ZookeeperCause> {
-    let (host, port) = endpoint(registration, "nerve")?;
+pub(super) fn entry(base: &str, registration: &Registration, (host, port): (String, u16)) -> Entry {
     let name = registration.id.as_str();
     let mut labels: BTreeMap<_, _> = joined(registration).map(|tags| ("tags", tags)).into_iter().collect();
     labels.extend(registration.metadata.iter().map(|(key, value)| (key, value.to_owned())));
-    Ok(Entry {
+    Entry {
         path: format!("{base}/{name}_"),
         data: json(&Instance { host, port, name, labels }),
         lasting: Lasting::Sequential,
         parents: Lasting::Persistent,
-    })
+    }
 }

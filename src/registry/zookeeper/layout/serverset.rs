@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Entry, endpoint, json};
-use crate::model::Registration;
-use crate::registry::ZookeeperCause;
+use super::{Entry, json};
 use crate::registry::zookeeper::operation::Lasting;
 
 #[derive(Serialize)]
@@ -24,18 +22,17 @@ struct Address {
     port: u16,
 }
 
-pub(super) fn entry(base: &str, registration: &Registration) -> Result<Entry, ZookeeperCause> {
-    let (host, port) = endpoint(registration, "serverset")?;
+pub(super) fn entry(base: &str, (host, port): (String, u16)) -> Entry {
     let member = Member {
         service_endpoint: Address { host, port },
         additional_endpoints: BTreeMap::new(),
         status: "ALIVE",
         shard: 0,
     };
-    Ok(Entry {
+    Entry {
         path: format!("{base}/member_"),
         data: json(&member),
         lasting: Lasting::Sequential,
         parents: Lasting::Persistent,
-    })
+    }
 }
