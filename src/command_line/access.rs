@@ -4,6 +4,8 @@ mod consul;
 mod etcd;
 mod several;
 mod tls;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,8 @@ pub(crate) struct AccessArguments {
     /// `etcd://host:2379,host:2379/prefix?layout=native,registrator,skydns,grpc&domain=cluster.local` is an etcd
     /// cluster, `etcd+https://` over TLS; for it, `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD` and the like
     /// count. The native layout is always written, the others for other readers.
+    /// `zookeeper://host:2181,host:2181/chroot` is an ensemble of ZooKeeper servers, `zookeeper+tls://` over TLS, with
+    /// `?layout=curator`, or `nerve` or `serverset` with `&path=/node`; for it, `ZK_AUTH=digest:user:password` counts.
     ///
     /// service-registry-wrapper takes several, and keeps the service in each, whatever becomes of the others: see
     /// --require. In the variable, blanks separate them. The options for logging in hold for each whose URL has no
@@ -72,7 +76,8 @@ pub(crate) struct AccessArguments {
     /// A file whose first line is the key to log in with
     ///
     /// It is read again at each login. To a Consul agent, the key is its token, unless there is another registry that
-    /// has users; to etcd, it is the user's password.
+    /// has users; to etcd and ZooKeeper, it is the user's
+    /// password.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -167,6 +172,9 @@ pub(crate) enum AccessError {
     #[cfg(feature = "http")]
     #[error("{name}: `{}` is not {expected}", printable(value))]
     Variable { name: &'static str, value: String, expected: &'static str },
+    #[cfg(feature = "zookeeper")]
+    #[error("{origin} is not of the form {expected}")]
+    Form { origin: String, expected: &'static str },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -191,6 +199,8 @@ impl Hint for AccessError {
             Self::Raxrc(error) => error.hint(),
             #[cfg(feature = "http")]
             Self::Variable { .. } => None,
+            #[cfg(feature = "zookeeper")]
+            Self::Form { .. } => None,
             Self::File { .. } | Self::Empty { .. } => None,
         }
     }
@@ -237,6 +247,10 @@ impl AccessArguments {
                 "every user of this machine can read the key that --api-key gives: use --api-key-file";
             warnings.push(warning.to_owned());
         }
+        #[cfg_attr(
+            not(any(feature = "sqlite", feature = "http")),
+            expect(unreachable_patterns, reason = "there are no other registries")
+        )]
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => {
@@ -249,6 +263,12 @@ impl AccessArguments {
             #[cfg(feature = "http")]
             RegistryUrl::Etcd(url) => {
                 let (access, origins) = self.etcd_access(sources, url, origin)?;
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
+            #[cfg(feature = "zookeeper")]
+            RegistryUrl::Zookeeper(url) => {
+                let (access, origins) = self.zookeeper_access(sources, url, origin)?;
                 warnings.extend(in_the_clear(&registry, &access));
                 (access, origins)
             }
@@ -370,6 +390,8 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(_) => true,
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => false,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => false,
     }
 }
 
@@ -384,6 +406,8 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Consul(url) => url.is_in_the_clear(),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => url.is_in_the_clear(),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.is_in_the_clear(),
     };
     let logs_in = access.credentials.is_some() || access.token.is_some() || names_credentials(registry);
     let scheme = match registry {
@@ -391,6 +415,9 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Consul(_) => "consul+https",
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(_) => "etcd+https",
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => "zookeeper+tls",
+        #[cfg(any(feature = "sqlite", feature = "http"))]
         _ => "https",
     };
     (is_in_the_clear && logs_in)
@@ -407,6 +434,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Consul(url) => url.token().is_some(),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => url.user().is_some(),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.credentials().is_some(),
     }
 }
 
@@ -428,7 +457,6 @@ const CERTIFICATE: Content = ("certificate", |text| text.contains("-----BEGIN CE
 const PRIVATE_KEY: Content = ("private key", |text| text.contains("PRIVATE KEY-----"));
 
 /// The file that a variable names, which has to be there with what it should have in it, and the variable.
-#[cfg(feature = "http")]
 fn file_in(variable: &'static str, content: Content) -> Result<Option<(PathBuf, String)>, AccessError> {
     let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else {
         return Ok(None);

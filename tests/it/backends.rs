@@ -18,6 +18,7 @@ use crate::support::Place;
 use crate::support::consul::Consul;
 use crate::support::etcd::{Etcd, Release};
 use crate::support::server::Server;
+use crate::support::zookeeper::Zookeeper;
 
 /// With what has to stay for as long as it is used.
 type Backend = (Box<dyn Any>, Arc<dyn Registry>);
@@ -48,7 +49,11 @@ async fn backends() -> Vec<Backend> {
         let registry = connect(&etcd.url().parse().unwrap(), &Access::default());
         Some((Box::new(etcd) as Box<dyn Any>, registry))
     });
-    ours().await.into_iter().chain(consul).chain(etcd).collect()
+    let zookeeper = Zookeeper::start("the suite over every registry").map(|zookeeper| {
+        let registry = connect(&zookeeper.url().parse().unwrap(), &Access::default());
+        (Box::new(zookeeper) as Box<dyn Any>, registry)
+    });
+    ours().await.into_iter().chain(consul).chain(etcd).chain(zookeeper).collect()
 }
 
 async fn ours() -> Vec<Backend> {

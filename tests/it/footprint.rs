@@ -44,7 +44,7 @@ fn with_several_registries_too() {
 
 /// `has_beaten` says whether there were so many heartbeats.
 #[track_caller]
-fn stays_small(mut wrapper: Running, mut has_beaten: impl FnMut(usize) -> bool) {
+pub(crate) fn stays_small(mut wrapper: Running, mut has_beaten: impl FnMut(usize) -> bool) {
     let private = || private_memory(wrapper.pid());
     wait_until("the heartbeats", || has_beaten(3));
     let early = private();

@@ -29,3 +29,4 @@ mod support;
 mod systemd;
 mod terminal;
 mod transparency;
+mod zookeeper;

@@ -115,6 +115,8 @@ fn has_users(registry: &RegistryUrl) -> bool {
         RegistryUrl::Sqlite(_) => false,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) | RegistryUrl::Etcd(_) => true,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => true,
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
     }
@@ -127,6 +129,8 @@ fn takes_a_users_key(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(url) => url.credentials().is_none(),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => url.password().is_none(),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.credentials().is_none(),
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) => false,
         #[cfg(feature = "sqlite")]
@@ -149,7 +153,7 @@ fn place(target: &Target) -> String {
             let login = url.credentials().or(target.access.credentials.as_ref());
             format!("{} {}", url.as_str(), login.map(|login| &*login.username).unwrap_or_default())
         }
-        #[cfg(feature = "http")]
+        #[cfg(any(feature = "http", feature = "zookeeper"))]
         registry => registry.to_string(),
     }
 }
