@@ -6,6 +6,8 @@
 //! latency counts from when the heartbeat was due. Where Debian's etcd is installed, its lease keep-alive is
 //! measured by the same generator in the same run, over the JSON gateway: one HTTP request each, as ours.
 //!
+//! Then our server is measured over etcd, where that is installed.
+//!
 //! `cargo bench --bench server -- 1000000` goes up to that many services.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool that is read by people")]
 
@@ -34,13 +36,20 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         println!("{}", machine());
-        ours(most).await;
+        ours(most, None).await;
         etcd().await;
+        if let Some(store) = Server::start_etcd() {
+            store.ready().await;
+            ours(most.min(100_000), Some(&store)).await;
+            println!("etcd: {:.0} MiB", store.memory_mib());
+        }
     });
 }
 
-async fn ours(most: usize) {
-    println!("\nraxsr serve, {CONNECTIONS} connections, heartbeat timeout 120 s");
+/// Our server over a file, or over this etcd.
+async fn ours(most: usize, store: Option<&Server>) {
+    let over = if store.is_some() { "etcd" } else { "a file" };
+    println!("\nraxsr serve over {over}, {CONNECTIONS} connections, heartbeat timeout 120 s");
     println!(
         "{:<12} {:>11} {:>10} {:>8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>10} {:>12}",
         "services",
@@ -57,7 +66,7 @@ async fn ours(most: usize) {
     );
     let mut count = 1_000;
     while count <= most {
-        let server = Server::start(count);
+        let server = Server::start(count, store);
         let began = Instant::now();
         let services = register(server.address, count).await;
         let registered = rate(count, began.elapsed());
@@ -342,12 +351,16 @@ struct Server {
 }
 
 impl Server {
-    fn start(services: usize) -> Self {
+    fn start(services: usize, store: Option<&Self>) -> Self {
         let directory = TempDir::new().unwrap();
+        let registry = match store {
+            Some(store) => format!("etcd://{}/bench{services}", store.address),
+            None => format!("sqlite://{}/registry.db", directory.path().display()),
+        };
         let mut process = Command::new(RAXSR)
             .args(["serve", "--listen=127.0.0.1:0", "--log-level=warn", "--max-services"])
-            .arg(services.to_string())
-            .arg(format!("--registry=sqlite://{}/registry.db", directory.path().display()))
+            .arg((2 * services).to_string())
+            .args(["--registry", &registry])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

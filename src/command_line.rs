@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
-pub(crate) use self::access::{AccessArguments, AccessError, Target};
+#[cfg(feature = "cli")]
+pub(crate) use self::access::Target;
+pub(crate) use self::access::{AccessArguments, AccessError};
 #[cfg(feature = "cli")]
 pub(crate) use self::origins::Login;
 use crate::message::Hint;

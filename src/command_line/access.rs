@@ -2,12 +2,15 @@
 mod consul;
 #[cfg(feature = "http")]
 mod etcd;
+mod several;
 mod tls;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgMatches, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use super::origins::{Login, Origins, Sources};
 use super::raxrc::{Raxrc, RaxrcError};
@@ -25,7 +28,7 @@ const RAXSR_API_KEY: &str = "RAXSR_API_KEY";
 const RAXSR_AUTH_URL: &str = "RAXSR_AUTH_URL";
 
 /// Which registry, and how to get in.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct AccessArguments {
     /// The registry's URL [default: the embedded registry]
     ///
@@ -40,6 +43,12 @@ pub(crate) struct AccessArguments {
     /// `etcd://host:2379,host:2379/prefix?layout=native,registrator,skydns,grpc&domain=cluster.local` is an etcd
     /// cluster, `etcd+https://` over TLS; for it, `ETCDCTL_ENDPOINTS`, `ETCDCTL_USER`, `ETCDCTL_PASSWORD` and the like
     /// count. The native layout is always written, the others for other readers.
+    /// `zookeeper://host:2181,host:2181/chroot` is an ensemble of ZooKeeper servers, `zookeeper+tls://` over TLS, with
+    /// `?layout=curator`, or `nerve` or `serverset` with `&path=/node`; for it, `ZK_AUTH=digest:user:password` counts.
+    ///
+    /// service-registry-wrapper takes several, and keeps the service in each, whatever becomes of the others: see
+    /// --require. In the variable, blanks separate them. The options for logging in hold for each whose URL has no
+    /// login in it.
     #[arg(
         long,
         short,
@@ -50,7 +59,7 @@ pub(crate) struct AccessArguments {
         value_name = "URL",
         hide_env_values = true
     )]
-    registry: Option<String>,
+    registry: Vec<String>,
 
     /// Who we are to the registry
     ///
@@ -66,8 +75,9 @@ pub(crate) struct AccessArguments {
 
     /// A file whose first line is the key to log in with
     ///
-    /// It is read again at each login. To a Consul agent, the key is its token; to etcd, it is the
-    /// user's password.
+    /// It is read again at each login. To a Consul agent, the key is its token, unless there is another registry that
+    /// has users; to etcd and ZooKeeper, it is the user's
+    /// password.
     #[arg(long, global = true, help_heading = HEADING, env = API_KEY_FILE, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
@@ -148,9 +158,23 @@ pub(crate) enum AccessError {
     Empty { flag: &'static str, path: PathBuf, content: &'static str },
     #[error("{given}: a certificate and its private key are of use together")]
     Half { given: String, missing: &'static str },
+    #[cfg(feature = "cli")]
+    #[error("{origin}: one registry can be asked at a time, not {count}")]
+    Several { origin: String, count: usize },
+    #[error("{origin}: {registry} is named twice")]
+    Twice { origin: String, registry: String },
+    #[error("{registry}")]
+    Login {
+        registry: String,
+        #[source]
+        source: Box<AccessError>,
+    },
     #[cfg(feature = "http")]
     #[error("{name}: `{}` is not {expected}", printable(value))]
     Variable { name: &'static str, value: String, expected: &'static str },
+    #[cfg(feature = "zookeeper")]
+    #[error("{origin} is not of the form {expected}")]
+    Form { origin: String, expected: &'static str },
     #[error("a user name to log in with, but no key")]
     NoKey,
     #[error("a key to log in with, but no user name")]
@@ -164,11 +188,19 @@ impl Hint for AccessError {
         match self {
             Self::Url { source, .. } => source.hint(),
             Self::Half { missing, .. } => Some(format!("name the file of the other with {missing}")),
+            #[cfg(feature = "cli")]
+            Self::Several { .. } => Some("name the one that is meant: --registry URL".to_owned()),
+            Self::Twice { .. } => {
+                Some("name each registry once: the service has one entry in each".to_owned())
+            }
+            Self::Login { source, .. } => source.hint(),
             Self::NoKey => Some("give the key with --api-key-file FILE".to_owned()),
             Self::NoUsername => Some("give the name with --username NAME".to_owned()),
             Self::Raxrc(error) => error.hint(),
             #[cfg(feature = "http")]
             Self::Variable { .. } => None,
+            #[cfg(feature = "zookeeper")]
+            Self::Form { .. } => None,
             Self::File { .. } | Self::Empty { .. } => None,
         }
     }
@@ -196,14 +228,9 @@ impl Said {
 }
 
 impl AccessArguments {
-    /// What was said, by rank: on the command line, in `SERVICE_REGISTRY_*`, in `RAXSR_*`, in the raxrc file.
-    ///
-    /// # Errors
-    /// When that is not enough, or one of the files cannot be used.
-    pub(crate) fn target(self, matches: &ArgMatches) -> Result<Target, AccessError> {
-        let sources = Sources(matches);
-        self.check_files()?;
-        let url = self.registry.clone().map(Said::at(sources.origin("registry")));
+    /// How to get in at the registry that was said to be at `url`, by rank: what was said on the command line, in
+    /// `SERVICE_REGISTRY_*`, in `RAXSR_*`, in the raxrc file.
+    fn at(self, url: Option<Said>, sources: Sources<'_>) -> Result<Target, AccessError> {
         let url = url.or_else(|| Said::in_variable("RAXSR_API_URL"));
         let raxrc = match url.as_ref().map(|url| url.value.parse()) {
             Some(Ok(url)) if !asks_for_login(&url) => Raxrc::default(),
@@ -220,6 +247,10 @@ impl AccessArguments {
                 "every user of this machine can read the key that --api-key gives: use --api-key-file";
             warnings.push(warning.to_owned());
         }
+        #[cfg_attr(
+            not(any(feature = "sqlite", feature = "http")),
+            expect(unreachable_patterns, reason = "there are no other registries")
+        )]
         let (access, origins) = match &registry {
             #[cfg(feature = "http")]
             RegistryUrl::Consul(url) => {
@@ -232,6 +263,12 @@ impl AccessArguments {
             #[cfg(feature = "http")]
             RegistryUrl::Etcd(url) => {
                 let (access, origins) = self.etcd_access(sources, url, origin)?;
+                warnings.extend(in_the_clear(&registry, &access));
+                (access, origins)
+            }
+            #[cfg(feature = "zookeeper")]
+            RegistryUrl::Zookeeper(url) => {
+                let (access, origins) = self.zookeeper_access(sources, url, origin)?;
                 warnings.extend(in_the_clear(&registry, &access));
                 (access, origins)
             }
@@ -280,20 +317,6 @@ impl AccessArguments {
         Ok(())
     }
 
-    /// Likewise for a program that serves the registry: where clients go by default is not what it serves.
-    ///
-    /// # Errors
-    /// As above.
-    #[cfg(feature = "server")]
-    pub(crate) fn served(self, matches: &ArgMatches) -> Result<Target, AccessError> {
-        if self.registry.is_some() {
-            return self.target(matches);
-        }
-        let (registry, access) = (embedded()?, Access::default());
-        let origins = Origins::without_login(Origins::DEFAULT);
-        Ok(Target { registry, access, origins, secret_variables: Vec::new(), warnings: Vec::new() })
-    }
-
     fn auth_url(&self, raxrc: &Raxrc, sources: Sources<'_>) -> Option<Said> {
         let region = self.region.map(|region| region.auth_url().to_owned());
         let region = region.map(Said::at(sources.origin("region")));
@@ -320,6 +343,7 @@ impl AccessArguments {
         let username = username.or_else(|| Said::in_variable("RAXSR_USERNAME"));
         let username = username.or_else(|| raxrc.username.map(Said::at(username_in_raxrc)));
         let key = key(self.api_key, self.api_key_file, sources);
+        let key = key.or_else(|| Said::in_variable(RAXSR_API_KEY).and_then(given));
         let key = key.or_else(|| raxrc.api_key.map(|key| (ApiKey::Given(key), key_in_raxrc)));
         match (username, key) {
             (Some(Said { value: username, origin }), Some((api_key, key_origin))) => Ok((
@@ -339,16 +363,18 @@ fn key(
     api_key_file: Option<PathBuf>,
     sources: Sources<'_>,
 ) -> Option<(ApiKey, String)> {
-    let given =
-        |said: Said| (!said.value.is_empty()).then(|| (ApiKey::Given(Secret::new(said.value)), said.origin));
     let key = api_key.map(Said::at(sources.origin("api_key"))).and_then(given);
     let file = api_key_file.map(|path| {
         let origin = format!("{} `{}`", sources.origin("api_key_file"), printable(&path.to_string_lossy()));
         (ApiKey::File(path), origin)
     });
     let is_key = sources.is_typed("api_key") && !sources.is_typed("api_key_file");
-    let key = if is_key { key.or(file) } else { file.or(key) };
-    key.or_else(|| Said::in_variable(RAXSR_API_KEY).and_then(given))
+    if is_key { key.or(file) } else { file.or(key) }
+}
+
+/// A key that is none where it is empty.
+fn given(said: Said) -> Option<(ApiKey, String)> {
+    (!said.value.is_empty()).then(|| (ApiKey::Given(Secret::new(said.value)), said.origin))
 }
 
 fn embedded() -> Result<RegistryUrl, AccessError> {
@@ -364,6 +390,8 @@ fn asks_for_login(registry: &RegistryUrl) -> bool {
         RegistryUrl::Rackspace(_) => true,
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => false,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => false,
     }
 }
 
@@ -378,6 +406,8 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Consul(url) => url.is_in_the_clear(),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => url.is_in_the_clear(),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.is_in_the_clear(),
     };
     let logs_in = access.credentials.is_some() || access.token.is_some() || names_credentials(registry);
     let scheme = match registry {
@@ -385,6 +415,9 @@ fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
         RegistryUrl::Consul(_) => "consul+https",
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(_) => "etcd+https",
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => "zookeeper+tls",
+        #[cfg(any(feature = "sqlite", feature = "http"))]
         _ => "https",
     };
     (is_in_the_clear && logs_in)
@@ -401,6 +434,8 @@ fn names_credentials(registry: &RegistryUrl) -> bool {
         RegistryUrl::Consul(url) => url.token().is_some(),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => url.user().is_some(),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.credentials().is_some(),
     }
 }
 
@@ -422,7 +457,6 @@ const CERTIFICATE: Content = ("certificate", |text| text.contains("-----BEGIN CE
 const PRIVATE_KEY: Content = ("private key", |text| text.contains("PRIVATE KEY-----"));
 
 /// The file that a variable names, which has to be there with what it should have in it, and the variable.
-#[cfg(feature = "http")]
 fn file_in(variable: &'static str, content: Content) -> Result<Option<(PathBuf, String)>, AccessError> {
     let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else {
         return Ok(None);

@@ -66,6 +66,11 @@ impl Keeper {
         self.status.borrow_and_update().clone()
     }
 
+    /// The same in a word, and still to be looked at.
+    pub(super) fn standing(&self) -> Standing {
+        self.status.borrow().standing
+    }
+
     /// Returns when the status has changed since it was last looked at.
     pub async fn changed(&mut self) {
         if self.status.changed().await.is_err() {

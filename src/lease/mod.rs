@@ -7,11 +7,10 @@
 //! ```text
 //!            enlist                registered
 //!   Idle ───────────▶ Registering ────────────▶ Held ◀─┐ heartbeat accepted, or failed and sent again
-//!                       ▲   │  ▲                │ │ └──┘
-//!                enlist │   │  └────── lost ────┘ │
-//!                       │   │ refused             │ withdraw
-//!                       │   ▼                     ▼
-//!                       │ Refused           Withdrawing ──▶ Withdrawn
+//!                       ▲      ▲                │ │ └──┘
+//!                enlist │      └────── lost ────┘ │ withdraw
+//!                       │                         ▼
+//!                       │                   Withdrawing ──▶ Withdrawn
 //!                       └──────────────────────────────────────┘
 //! ```
 //!
@@ -24,12 +23,15 @@
 //!   that the registry cannot read, and for an id that somebody else has taken over.
 //! * "Unauthorized" is answered with new credentials, once; then it is an outage like any other.
 //! * An id that another instance holds is waited for, taken over, or a failure, as [`OnConflict`] says.
-//! * Nothing ends the loop but a withdrawal, and, where registration [must succeed](Policy::give_up_after), its
-//!   failure before the first success.
+//! * Nothing ends the loop but a withdrawal. Where registration [must succeed](Policy::give_up_after), its failure
+//!   before the first success shows, for the owner to draw the consequences; until then it is tried on.
+//!
+//! A service can be in several registries: a [`fleet`] is a lease for each, and how they stand together.
 
 mod backoff;
 mod clock;
 pub mod driver;
+pub mod fleet;
 mod journal;
 
 use std::num::NonZeroU32;
@@ -50,7 +52,8 @@ pub struct Policy {
     pub timeout: HeartbeatTimeout,
     /// What to do about another live instance under our id.
     pub on_conflict: OnConflict,
-    /// Give up when registration failed so many times before it ever succeeded, or failed for good. `None`: never.
+    /// Count as [refused](Standing::Refused) when registration failed so many times before it ever succeeded, or
+    /// failed in a way that will not pass by itself. `None`: never.
     pub give_up_after: Option<NonZeroU32>,
 }
 
@@ -138,7 +141,7 @@ pub enum Standing {
     Held,
     /// We are, or want to be, listed, and the last answer was a failure.
     Failing,
-    /// Registration failed for good: the child is to be stopped.
+    /// Registration has failed, as the [policy](Policy::give_up_after) counts it. It is still tried.
     Refused,
     /// The deregistration is under way.
     Withdrawing,
@@ -163,7 +166,6 @@ enum State {
     Idle,
     Registering(Registering),
     Held(Held),
-    Refused,
     Withdrawing { tries: u32 },
     Withdrawn,
 }
@@ -177,6 +179,8 @@ struct Registering {
     taken_since: Option<Instant>,
     /// A registration may have taken effect although we have no token of it.
     may_be_listed: bool,
+    /// It has failed, as the policy counts it.
+    is_refused: bool,
 }
 
 #[derive(Debug)]
@@ -212,13 +216,13 @@ impl Lease {
     pub fn standing(&self) -> Standing {
         match &self.state {
             State::Idle => Standing::Idle,
+            State::Registering(state) if state.is_refused => Standing::Refused,
             State::Registering(state) if state.taken_since.is_some() => Standing::Waiting,
             State::Registering(state) if state.failures > 0 => Standing::Failing,
             State::Registering(_) => Standing::Registering,
             // The first failure is sent again at once: only the second says that something is wrong.
             State::Held(state) if state.failures > 1 => Standing::Failing,
             State::Held(_) => Standing::Held,
-            State::Refused => Standing::Refused,
             State::Withdrawing { .. } => Standing::Withdrawing,
             State::Withdrawn => Standing::Withdrawn,
         }
@@ -245,7 +249,7 @@ impl Lease {
     }
 
     fn is_enlisted(&self) -> bool {
-        matches!(self.state, State::Registering(_) | State::Held(_) | State::Refused)
+        matches!(self.state, State::Registering(_) | State::Held(_))
     }
 
     fn start_registering(&mut self, now: Instant) -> Action {
@@ -255,6 +259,7 @@ impl Lease {
             credentials_renewed: false,
             taken_since: None,
             may_be_listed: false,
+            is_refused: false,
         });
         self.register(Credentials::Current, now)
     }
@@ -305,19 +310,20 @@ impl Lease {
             State::Registering(_) => self.registration_failed(recourse, now),
             State::Held(_) => self.heartbeat_failed(recourse, now),
             State::Withdrawing { .. } => self.withdrawal_failed(recourse, now),
-            State::Idle | State::Refused | State::Withdrawn => Action::Wait,
+            State::Idle | State::Withdrawn => Action::Wait,
         }
     }
 
     fn registration_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
-        let must_succeed = !self.has_been_registered && self.policy.give_up_after.is_some();
+        let must_succeed = self.policy.give_up_after.filter(|_| !self.has_been_registered);
         let (timeout, period) = (self.timeout(), self.period());
         let State::Registering(state) = &mut self.state else { return Action::Wait };
+        if recourse == Recourse::Authenticate && !state.credentials_renewed {
+            state.credentials_renewed = true;
+            return self.register(Credentials::Renewed, now);
+        }
+        let mut will_not_pass = matches!(recourse, Recourse::None | Recourse::Authenticate);
         let wait = match recourse {
-            Recourse::Authenticate if !state.credentials_renewed => {
-                state.credentials_renewed = true;
-                return self.register(Credentials::Renewed, now);
-            }
             Recourse::AwaitRelease { frees_in } if self.policy.on_conflict != OnConflict::Fail => {
                 state.may_be_listed = false;
                 let taken_since = *state.taken_since.get_or_insert(now);
@@ -328,10 +334,8 @@ impl Lease {
                 let poll = period.mul_f64(0.5 + 0.5 * self.rng.f64());
                 frees_in.map_or(poll, |span| span.min(poll)).max(Self::SHORTEST_ATTEMPT)
             }
-            Recourse::AwaitRelease { .. } | Recourse::None | Recourse::Authenticate if must_succeed => {
-                return self.refuse();
-            }
             Recourse::AwaitRelease { .. } | Recourse::None => {
+                will_not_pass = true;
                 state.failures += 1;
                 // Sent unchanged it will fail again, until somebody has changed something over there.
                 timeout.mul_f64(0.5 + 0.5 * self.rng.f64())
@@ -344,17 +348,8 @@ impl Lease {
                 state.backoff.next(&mut self.rng)
             }
         };
-        let failures = state.failures;
-        if must_succeed && self.policy.give_up_after.is_some_and(|limit| failures >= limit.get()) {
-            return self.refuse();
-        }
+        state.is_refused |= must_succeed.is_some_and(|limit| will_not_pass || state.failures >= limit.get());
         self.deadline = Some(now + wait);
-        Action::Wait
-    }
-
-    fn refuse(&mut self) -> Action {
-        self.state = State::Refused;
-        self.deadline = None;
         Action::Wait
     }
 
@@ -405,7 +400,7 @@ impl Lease {
                 self.state = State::Withdrawing { tries: 0 };
                 self.deregister(Credentials::Current, now)
             }
-            State::Refused | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+            State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
         }
     }
 
@@ -439,7 +434,7 @@ impl Lease {
         match self.state {
             State::Registering(_) => self.register(Credentials::Current, now),
             State::Held(_) => self.heartbeat(Credentials::Current, now),
-            State::Idle | State::Refused | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+            State::Idle | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
         }
     }
 

@@ -58,10 +58,12 @@ proptest! {
     fn whatever_happens(
         seconds in 3_u64..=120,
         seed: u64,
+        failures in 0_u32..4,
         history in prop::collection::vec((outcome(), 0_u64..3_000, interlude()), 1..60),
     ) {
         let timeout = HeartbeatTimeout::from_secs(seconds).unwrap();
-        let mut lease = Lease::new(Policy { timeout, ..policy() }, fastrand::Rng::with_seed(seed));
+        let policy = Policy { timeout, give_up_after: NonZeroU32::new(failures), ..policy() };
+        let mut lease = Lease::new(policy, fastrand::Rng::with_seed(seed));
         let mut now = Instant::now();
         let mut action = lease.on(Event::Enlist, now);
         let mut wanted = true;

@@ -199,7 +199,28 @@ fn where_it_must_succeed_so_many_failures_are_enough() {
     }
     scene.fails(Recourse::Retry);
     assert_eq!(scene.lease.standing(), Standing::Refused);
-    assert_eq!(scene.lease.deadline(), None);
+}
+
+#[test]
+fn who_was_refused_is_tried_on_until_registered_or_withdrawn() {
+    let must_succeed = Policy { give_up_after: NonZeroU32::new(1), ..policy() };
+    let mut scene = Scene::new(must_succeed);
+    scene.on(Event::Enlist);
+    for recourse in [Recourse::None, Recourse::Retry, Recourse::Authenticate, Recourse::Authenticate] {
+        scene.fails(recourse);
+        if scene.lease.deadline().is_some() {
+            assert!(is_registration(&scene.at_deadline().1), "{recourse:?}");
+        }
+        assert_eq!(scene.lease.standing(), Standing::Refused);
+    }
+    scene.on(Event::Registered(Token::new("1")));
+    assert_eq!(scene.lease.standing(), Standing::Held);
+
+    let mut scene = Scene::new(Policy { give_up_after: NonZeroU32::new(1), ..policy() });
+    scene.on(Event::Enlist);
+    scene.fails(Recourse::None);
+    assert_eq!(scene.on(Event::Withdraw), Action::Wait);
+    assert_eq!((scene.lease.standing(), scene.lease.deadline()), (Standing::Withdrawn, None));
 }
 
 #[test]

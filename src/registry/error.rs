@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+#[cfg(feature = "zookeeper")]
+use super::zookeeper::ZookeeperCause;
 #[cfg(feature = "http")]
 use super::{EtcdCause, HttpCause};
 use crate::message::Hint;
@@ -125,6 +127,10 @@ pub enum Cause {
     #[cfg(feature = "http")]
     #[error(transparent)]
     Etcd(#[from] EtcdCause),
+    /// A ZooKeeper server failed, or was not reached.
+    #[cfg(feature = "zookeeper")]
+    #[error(transparent)]
+    Zookeeper(#[from] ZookeeperCause),
     /// The file is an SQLite database, but not a registry.
     #[error("the file is the database of another program (application id {application_id:#x})")]
     Foreign {
@@ -213,6 +219,8 @@ impl Hint for Cause {
             Self::Http(cause) => return cause.hint(),
             #[cfg(feature = "http")]
             Self::Etcd(cause) => return cause.hint(),
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(cause) => return cause.hint(),
             Self::File { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => NOT_OURS,
                 std::io::ErrorKind::StorageFull => "free some space on its disk",

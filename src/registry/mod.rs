@@ -26,15 +26,15 @@
 //! To be listed for as long as a program runs, leave the heartbeats to [`lease::driver`](crate::lease::driver):
 //! `examples/register.rs` shows how.
 
-#[cfg(not(any(feature = "sqlite", feature = "http")))]
-compile_error!("choose at least one registry to build for: `--features sqlite` or `--features http`");
+#[cfg(not(any(feature = "sqlite", feature = "http", feature = "zookeeper")))]
+compile_error!("choose at least one registry to build for: `--features sqlite`, `http` or `zookeeper`");
 
 mod access;
 #[cfg(feature = "sqlite")]
 mod clock;
 #[cfg(feature = "http")]
 mod consul;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "zookeeper"))]
 mod endpoints;
 mod error;
 #[cfg(feature = "http")]
@@ -49,6 +49,8 @@ mod rackspace;
 mod sqlite;
 mod url;
 mod watch;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +68,11 @@ pub use self::http::HttpCause;
 #[cfg(feature = "http")]
 pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
+#[cfg(feature = "zookeeper")]
+pub use self::url::{ZookeeperLayout, ZookeeperUrl};
 pub use self::watch::Watch;
+#[cfg(feature = "zookeeper")]
+pub use self::zookeeper::ZookeeperCause;
 use crate::model::{
     ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
     Registration, Service, ServiceId, ServiceUpdate, Tag, Timestamp, Token,
@@ -349,13 +355,15 @@ pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dy
         RegistryUrl::Etcd(url) => Ok(Arc::new(etcd::Hosted::open(url, access, limits)?)),
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(_) | RegistryUrl::Consul(_) => Ok(connect(url, access)),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => Ok(connect(url, access)),
     }
 }
 
 /// The registry at `url`. No I/O happens before its first call.
 #[must_use]
 #[cfg_attr(
-    not(feature = "http"),
+    not(any(feature = "http", feature = "zookeeper")),
     expect(unused_variables, reason = "an embedded registry asks for no login")
 )]
 pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
@@ -368,6 +376,8 @@ pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
         RegistryUrl::Consul(url) => Arc::new(consul::Consul::new(url, access)),
         #[cfg(feature = "http")]
         RegistryUrl::Etcd(url) => Arc::new(etcd::Etcd::new(url, access)),
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => Arc::new(zookeeper::Zookeeper::new(url, access)),
     }
 }
 
@@ -375,7 +385,7 @@ pub fn connect(url: &RegistryUrl, access: &Access) -> Arc<dyn Registry> {
 #[must_use]
 #[cfg_attr(
     not(feature = "http"),
-    expect(unused_variables, reason = "an embedded registry asks for no login")
+    expect(unused_variables, reason = "only the HTTP API has a login elsewhere")
 )]
 pub fn auth_url(url: &RegistryUrl, access: &Access) -> Option<AuthUrl> {
     match url {
@@ -383,6 +393,8 @@ pub fn auth_url(url: &RegistryUrl, access: &Access) -> Option<AuthUrl> {
         RegistryUrl::Sqlite(_) => None,
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(_) => None,
         #[cfg(feature = "http")]
         RegistryUrl::Rackspace(url) => {
             Some(access.auth_url.clone().unwrap_or_else(|| rackspace::default_auth_url(url)))

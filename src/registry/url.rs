@@ -1,10 +1,12 @@
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "zookeeper"))]
 mod cluster;
 #[cfg(feature = "http")]
 mod consul;
 #[cfg(feature = "http")]
 pub(super) mod etcd;
 mod http;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 #[cfg(feature = "sqlite")]
 use std::ffi::OsString;
@@ -17,6 +19,8 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
+#[cfg(feature = "zookeeper")]
+pub(super) use self::cluster::Server;
 #[cfg(feature = "http")]
 pub(super) use self::consul::AgentAddress;
 #[cfg(feature = "http")]
@@ -26,6 +30,10 @@ pub use self::etcd::{EtcdLayout, EtcdUrl};
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
 pub use self::http::AuthUrl;
+#[cfg(feature = "zookeeper")]
+pub(super) use self::zookeeper::{Transport, is_in_names};
+#[cfg(feature = "zookeeper")]
+pub use self::zookeeper::{ZookeeperLayout, ZookeeperUrl};
 
 use crate::message::Hint;
 use crate::model::printable;
@@ -45,6 +53,9 @@ pub enum RegistryUrl {
     /// `etcd://host:port,host:port/prefix`: an etcd cluster; `etcd+https://` over TLS.
     #[cfg(feature = "http")]
     Etcd(EtcdUrl),
+    /// `zookeeper://host:2181,host:2181/chroot`, or `zk://`: an ensemble of ZooKeeper servers.
+    #[cfg(feature = "zookeeper")]
+    Zookeeper(ZookeeperUrl),
 }
 
 /// Why a text names no registry.
@@ -121,6 +132,8 @@ impl RegistryUrl {
         "consul://host:8500",
         #[cfg(feature = "http")]
         "etcd://host:2379",
+        #[cfg(feature = "zookeeper")]
+        "zookeeper://host:2181",
     ];
 
     /// The registry that was asked for, or else the embedded one.
@@ -169,6 +182,8 @@ impl RegistryUrl {
             Self::Consul(url) => url.host(),
             #[cfg(feature = "http")]
             Self::Etcd(url) => url.host(),
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(url) => url.servers().first().map(Server::host),
         }
     }
 
@@ -191,6 +206,8 @@ impl RegistryUrl {
             Self::Etcd(url) => Some(Self::Etcd(url.for_tenant(tenant))),
             #[cfg(feature = "http")]
             Self::Rackspace(_) | Self::Consul(_) => None,
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(_) => None,
         }
     }
 
@@ -222,6 +239,10 @@ impl FromStr for RegistryUrl {
         if EtcdUrl::is_meant(text) {
             return EtcdUrl::parse(text).map(Self::Etcd);
         }
+        #[cfg(feature = "zookeeper")]
+        if ZookeeperUrl::is_meant(text) {
+            return ZookeeperUrl::parse(text).map(Self::Zookeeper);
+        }
         let url = Url::parse(text)
             .map_err(|source| UrlError::Malformed { shown: without_credentials(text), source })?;
         let shown = without_credentials(text);
@@ -246,6 +267,8 @@ impl fmt::Display for RegistryUrl {
             Self::Consul(url) => f.write_str(url.as_str()),
             #[cfg(feature = "http")]
             Self::Etcd(url) => f.write_str(url.as_str()),
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(url) => f.write_str(url.as_str()),
         }
     }
 }
@@ -254,6 +277,21 @@ impl fmt::Display for RegistryUrl {
 #[cfg(feature = "sqlite")]
 pub(super) fn sqlite_shown(path: &Path) -> String {
     format!("sqlite://{}", printable(&path.to_string_lossy()))
+}
+
+/// Whether a host is this machine.
+#[cfg(any(feature = "http", feature = "zookeeper"))]
+pub(super) fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
+    match host {
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => {
+            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|address| address.is_loopback())
+        }
+        Host::Domain(name) => {
+            let name = name.as_ref().trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    }
 }
 
 /// Whatever stands between `//` and the last `@` may be somebody's name and password, in a broken URL too.

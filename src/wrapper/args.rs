@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use self::endpoint::EndpointArguments;
-pub use self::settings::Settings;
+pub use self::settings::{Destination, Settings};
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
 use super::notify::ReadyWhen;
@@ -81,6 +81,21 @@ struct Arguments {
 
     #[command(flatten)]
     access: AccessArguments,
+
+    /// With several registries, in how many of them it has to be
+    ///
+    /// Each is told by itself, and tried for as long as the command lives. This is what --abort-on-failure and
+    /// --notify=registered go by: with `all`, a failure in one registry stops the command, and it is ready when every
+    /// one has registered it; with `any`, only a failure in all of them stops it, and the first to register it makes
+    /// it ready.
+    #[arg(
+        long,
+        help_heading = "Registry",
+        env = "SERVICE_REGISTRY_REQUIRE",
+        value_name = "WHICH",
+        default_value = "all"
+    )]
+    require: Required,
 
     /// Stop the command and exit with 100 when it cannot be registered
     ///
@@ -223,6 +238,14 @@ struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum Required {
+    /// In every one.
+    All,
+    /// In one.
+    Any,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Conflict {
     /// Wait until it is gone: most often it is this service's previous life, about to expire.
     Wait,
@@ -255,6 +278,7 @@ Examples:
       python3 -m http.server 8000
   service-registry-wrapper --name=api --address=10.0.0.0/8 --port=8000 python3 -m http.server 8000
   service-registry-wrapper --interval=10s --stop-signal=QUIT nginx -g 'daemon off;'
+  service-registry-wrapper -r https://old.example/v1.0 -r consul:// bin/api  # in both: a migration
   raxsr services list
 
 Stopping:
@@ -271,7 +295,7 @@ Exit status:
 
 Environment:
   Each option can be given as SERVICE_REGISTRY_<OPTION>, in capitals and with `_` for `-` (--registry as
-  SERVICE_REGISTRY_URL). The command line comes first; an empty variable counts as none. Then come RAXSR_USERNAME,
+  SERVICE_REGISTRY_URL, several with blanks between them). The command line comes first; an empty variable counts as none. Then come RAXSR_USERNAME,
   RAXSR_API_KEY, RAXSR_API_URL, RAXSR_AUTH_URL, and the file that RAXSR_RAXRC names, or ~/.raxrc. The command's
   environment is the wrapper's, without SERVICE_REGISTRY_API_KEY, SERVICE_REGISTRY_API_KEY_FILE and RAXSR_API_KEY;
   LISTEN_PID and WATCHDOG_PID name the command, and NOTIFY_SOCKET a socket whose messages the wrapper passes on.";

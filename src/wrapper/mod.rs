@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::args::{Orphans, Settings};
+use self::args::{Destination, Orphans, Settings};
 use self::child::Child;
 pub use self::ending::Ending;
 use self::notify::{Notifier, Offer, Receiver};
@@ -33,6 +33,7 @@ use self::signal_number::SignalNumber;
 use self::signals::{Blocked, Delivery, Notice, Signals};
 use self::supervision::{Effect, Event, Supervision};
 use crate::lease::driver::{Keeper, Task, Wish, keep, or_never};
+use crate::lease::fleet::{Fleet, Member};
 use crate::lease::{BootClock, Standing};
 use crate::message::{Hint, chain, complain, report};
 use crate::model::InstanceId;
@@ -56,10 +57,11 @@ pub fn run(settings: &Settings) -> Ending {
             return Ending::Code(error.exit_status());
         }
     };
-    // One thread for everything; the file of an embedded registry gets another while it is being used.
+    // One thread for everything; the file of an embedded registry gets another while it is being used, and so does the
+    // look-up of a name. One registry whose name is looked up in vain leaves enough of them to the others.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(if settings.registries.len() > 1 { 64 } else { 4 })
         .thread_keep_alive(std::time::Duration::from_millis(1))
         .build();
     let ending = match runtime {
@@ -83,7 +85,7 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     };
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
-    let lease = keep(task(settings), BootClock::new());
+    let lease = Fleet::new(leases(settings), settings.require);
     let supervision = Supervision::new(settings.stop_policy());
     let (manager, words) = match offer.map(Offer::accept).transpose() {
         Ok(Some((manager, words))) => (Some(manager), words),
@@ -123,14 +125,36 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &std::io::Err
     }
 }
 
-fn task(settings: &Settings) -> Task {
+/// A lease for each registry, by its URL. To each other they are strangers: where two URLs lead to one registry after
+/// all, that is a conflict, and told.
+fn leases(settings: &Settings) -> Vec<(String, Keeper)> {
     let host = nix::unistd::gethostname().unwrap_or_default();
-    Task {
-        registry: registry::connect(&settings.registry, &settings.access),
-        registration: settings.registration.clone(),
-        instance: InstanceId::unique(),
-        holder: format!("pid {} on {}", std::process::id(), host.to_string_lossy()),
-        policy: settings.lease_policy(),
+    let holder = format!("pid {} on {}", std::process::id(), host.to_string_lossy());
+    let lease = |destination: &Destination| {
+        let task = Task {
+            registry: registry::connect(&destination.url, &destination.access),
+            registration: settings.registration.clone(),
+            instance: InstanceId::unique(),
+            holder: holder.clone(),
+            policy: settings.lease_policy(),
+        };
+        (destination.url.to_string(), keep(task, BootClock::new()))
+    };
+    settings.registries.iter().map(lease).collect()
+}
+
+/// Says that a registration has just been refused, and what that means.
+fn tell_refusal(lease: &Member, overall: Standing) {
+    let (Standing::Refused, Some(failure)) = (lease.standing, &lease.failure) else { return };
+    let (registry, error, hint) = (&lease.registry, chain(&**failure), failure.hint());
+    match lease.before {
+        Standing::Refused => {}
+        _ if overall == Standing::Refused => {
+            error!(registry, error, hint = hint.as_deref(), "cannot register: stopping the child");
+        }
+        // The lease has told that it is in trouble.
+        Standing::Failing | Standing::Waiting => {}
+        _ => warn!(registry, error, hint = hint.as_deref(), "cannot register, trying on"),
     }
 }
 
@@ -141,7 +165,7 @@ struct Supervisor {
     /// The search for it, once the child has ended.
     following: Option<Following>,
     signals: Signals,
-    lease: Keeper,
+    lease: Fleet,
     supervision: Supervision,
     /// What the child says to the service manager.
     words: Receiver,
@@ -223,13 +247,12 @@ impl Supervisor {
     }
 
     fn lease_event(&mut self) -> Event {
-        let status = self.lease.status();
-        if let (Standing::Refused, Some(failure)) = (status.standing, &status.failure) {
-            let hint = failure.hint();
-            error!(error = chain(&**failure), hint = hint.as_deref(), "cannot register: stopping the child");
+        let (overview, leases) = self.lease.status();
+        for lease in &leases {
+            tell_refusal(lease, overview.standing);
         }
-        self.notifier.lease_is(status.standing);
-        Event::Lease(status.standing)
+        self.notifier.leases_are(overview.standing, &leases);
+        Event::Lease(overview)
     }
 
     /// How we end, if that is the effect.
@@ -241,6 +264,7 @@ impl Supervisor {
                 }
                 self.lease.wish(wish);
             }
+            Effect::Abandon => self.lease.abandon(),
             Effect::Pass(signal) => {
                 match &mut self.following {
                     Some(following) => following.held.push(signal.clone()),

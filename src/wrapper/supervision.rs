@@ -5,8 +5,10 @@
 //!      │                              │ child ends
 //!      │ registration refused         ▼
 //!      ▼                           Leaving ── deregistered, or 1 s ──▶ (we end)
-//!   Aborting ── 10 s ──▶ SIGKILL
+//!   Recalling ── deregistered where it had been registered, or 1 s ──▶ Aborting ── 10 s ──▶ SIGKILL
 //! ```
+//!
+//! The service may be in several registries; what counts here is how all its leases stand together.
 
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use super::signal_number::SignalNumber;
 use super::signals::{Delivery, Origin, Purpose};
 use crate::lease::Standing;
 use crate::lease::driver::Wish;
+use crate::lease::fleet::{Overview, Require};
 
 /// How long a planned deregistration may hold up the signal that asked for it, and our end.
 const WITHDRAWAL_BUDGET: Duration = Duration::from_secs(1);
@@ -60,7 +63,7 @@ pub(super) enum Event {
     ChildStopped(i32),
     ChildContinued,
     ChildEnded(Ending),
-    Lease(Standing),
+    Lease(Overview),
     DeadlineReached,
 }
 
@@ -68,6 +71,8 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Wish(Wish),
+    /// Keep no lease any more: what is listed expires.
+    Abandon,
     Pass(Delivery),
     Kill,
     StopOurselves(i32),
@@ -77,7 +82,7 @@ pub(super) enum Effect {
 pub(super) struct Supervision {
     policy: Policy,
     phase: Phase,
-    lease: Standing,
+    lease: Overview,
     job: Job,
 }
 
@@ -104,6 +109,10 @@ enum Phase {
         reinstate_at: Option<Instant>,
         kill_at: Option<Instant>,
     },
+    /// The child has to end because it could not be registered everywhere, and leaves where it was.
+    Recalling {
+        until: Instant,
+    },
     /// The child has to end because it could not be registered.
     Aborting {
         kill_at: Option<Instant>,
@@ -117,14 +126,17 @@ enum Phase {
 
 impl Supervision {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { policy, phase: Phase::Running, lease: Standing::Idle, job: Job::Running }
+        let lease = Overview::of(&[Standing::Idle], Require::All);
+        Self { policy, phase: Phase::Running, lease, job: Job::Running }
     }
 
     /// When to come back with [`Event::DeadlineReached`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Running => None,
-            Phase::Withdrawing { until, .. } | Phase::Leaving { until, .. } => Some(*until),
+            Phase::Withdrawing { until, .. } | Phase::Recalling { until } | Phase::Leaving { until, .. } => {
+                Some(*until)
+            }
             Phase::Stopping { reinstate_at, kill_at, .. } => kill_at.or(*reinstate_at),
             Phase::Aborting { kill_at } => *kill_at,
         }
@@ -145,7 +157,7 @@ impl Supervision {
                 vec![]
             }
             Event::ChildEnded(ending) => self.child_ended(ending, now),
-            Event::Lease(standing) => self.lease_is(standing, now),
+            Event::Lease(lease) => self.lease_is(lease, now),
             Event::DeadlineReached => self.due(now),
         }
     }
@@ -180,6 +192,11 @@ impl Supervision {
                 pass(signal)
             }
             Phase::Leaving { ending, .. } => vec![Effect::End(ending)],
+            Phase::Recalling { .. } => {
+                let mut effects = self.abort(now);
+                effects.extend(pass(signal));
+                effects
+            }
             Phase::Aborting { kill_at } => {
                 self.phase = Phase::Aborting { kill_at };
                 pass(signal)
@@ -201,18 +218,13 @@ impl Supervision {
         }
         let until = now + WITHDRAWAL_BUDGET;
         let mut effects = vec![Effect::Wish(Wish::Unlisted)];
-        if signal.origin == Origin::Process && self.answers() {
+        if signal.origin == Origin::Process && self.lease.answers {
             self.phase = Phase::Withdrawing { held: vec![signal], until };
         } else {
-            let leave_by = if self.answers() { until } else { now };
+            let leave_by = if self.lease.answers { until } else { now };
             effects.extend(self.stopping(vec![signal], leave_by, now));
         }
         effects
-    }
-
-    /// Whether the registry was all right when last heard of, so that a deregistration is worth waiting for.
-    fn answers(&self) -> bool {
-        matches!(self.lease, Standing::Held | Standing::Registering | Standing::Withdrawing)
     }
 
     fn stopping(&mut self, held: Vec<Delivery>, leave_by: Instant, now: Instant) -> Vec<Effect> {
@@ -225,9 +237,9 @@ impl Supervision {
         held.into_iter().flat_map(pass).collect()
     }
 
-    fn child_ended(&mut self, ending: Ending, now: Instant) -> Vec<Effect> {
+    fn child_ended(&mut self, mut ending: Ending, now: Instant) -> Vec<Effect> {
         let until = match self.phase {
-            Phase::Running if self.is_planned(ending) && self.answers() => {
+            Phase::Running if self.is_planned(ending) && self.lease.answers => {
                 self.phase = Phase::Leaving { ending, until: now + WITHDRAWAL_BUDGET };
                 return vec![Effect::Wish(Wish::Unlisted)];
             }
@@ -235,6 +247,10 @@ impl Supervision {
             Phase::Withdrawing { until, .. }
             | Phase::Stopping { leave_by: until, .. }
             | Phase::Leaving { until, .. } => until,
+            Phase::Recalling { until } => {
+                ending = Ending::Code(NOT_REGISTERED);
+                until
+            }
             Phase::Aborting { .. } => return vec![Effect::End(Ending::Code(NOT_REGISTERED))],
         };
         if until <= now || self.is_out() {
@@ -256,19 +272,14 @@ impl Supervision {
 
     /// Whether the deregistration is over, however it went.
     fn is_out(&self) -> bool {
-        matches!(self.lease, Standing::Withdrawn | Standing::Refused)
+        self.lease.standing == Standing::Withdrawn
     }
 
-    fn lease_is(&mut self, standing: Standing, now: Instant) -> Vec<Effect> {
-        self.lease = standing;
+    fn lease_is(&mut self, lease: Overview, now: Instant) -> Vec<Effect> {
+        self.lease = lease;
         match std::mem::replace(&mut self.phase, Phase::Running) {
-            Phase::Running if standing == Standing::Refused => {
-                let grace = self.policy.stop_timeout.unwrap_or(GRACE);
-                self.phase = Phase::Aborting { kill_at: Some(now + grace) };
-                // A stopped child would not see the end coming.
-                let signals = [self.policy.stop_signal, SignalNumber::CONT];
-                signals.map(|signal| Effect::Pass(Delivery::of(signal))).to_vec()
-            }
+            Phase::Running if lease.standing == Standing::Refused => self.refused(now),
+            Phase::Recalling { .. } if self.is_out() => self.abort(now),
             Phase::Withdrawing { held, until } if self.is_out() => self.stopping(held, until, now),
             Phase::Leaving { ending, .. } if self.is_out() => vec![Effect::End(ending)],
             phase => {
@@ -278,6 +289,26 @@ impl Supervision {
         }
     }
 
+    /// It could not be registered, and has to be: wherever it is, it leaves, and the child ends.
+    fn refused(&mut self, now: Instant) -> Vec<Effect> {
+        let is_never = self.policy.deregister == Deregister::Never;
+        let mut effects = vec![if is_never { Effect::Abandon } else { Effect::Wish(Wish::Unlisted) }];
+        if self.lease.answers && !is_never {
+            self.phase = Phase::Recalling { until: now + WITHDRAWAL_BUDGET };
+        } else {
+            effects.extend(self.abort(now));
+        }
+        effects
+    }
+
+    fn abort(&mut self, now: Instant) -> Vec<Effect> {
+        let grace = self.policy.stop_timeout.unwrap_or(GRACE);
+        self.phase = Phase::Aborting { kill_at: Some(now + grace) };
+        // A stopped child would not see the end coming.
+        let signals = [self.policy.stop_signal, SignalNumber::CONT];
+        signals.map(|signal| Effect::Pass(Delivery::of(signal))).to_vec()
+    }
+
     fn due(&mut self, now: Instant) -> Vec<Effect> {
         if self.deadline().is_none_or(|deadline| deadline > now) {
             return vec![];
@@ -285,6 +316,7 @@ impl Supervision {
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running => vec![],
             Phase::Withdrawing { held, until } => self.stopping(held, until, now),
+            Phase::Recalling { .. } => self.abort(now),
             Phase::Stopping { leave_by, kill_at: Some(_), .. } => {
                 self.phase = Phase::Stopping { leave_by, reinstate_at: None, kill_at: None };
                 vec![Effect::Kill]

@@ -105,6 +105,7 @@ fn help_and_version_are_answers_on_standard_output() {
         "abort-on-failure",
         "retries",
         "registry",
+        "require",
         "username",
         "api-key",
         "api-key-file",

@@ -18,13 +18,14 @@ use crate::support::Place;
 use crate::support::consul::Consul;
 use crate::support::etcd::{Etcd, Release};
 use crate::support::server::Server;
+use crate::support::zookeeper::Zookeeper;
 
 /// With what has to stay for as long as it is used.
 type Backend = (Box<dyn Any>, Arc<dyn Registry>);
 
 /// Runs a check against a fresh registry of each kind.
 async fn each<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
-    for (place, registry) in backends() {
+    for (place, registry) in backends().await {
         check(registry).await;
         drop(place);
     }
@@ -32,13 +33,13 @@ async fn each<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
 
 /// Likewise, of those kinds that log what happens and issue a token for each heartbeat.
 async fn each_of_ours<F: Future<Output = ()>>(check: impl Fn(Arc<dyn Registry>) -> F) {
-    for (place, registry) in ours() {
+    for (place, registry) in ours().await {
         check(registry).await;
         drop(place);
     }
 }
 
-fn backends() -> Vec<Backend> {
+async fn backends() -> Vec<Backend> {
     let consul = Consul::start("the suite over every registry").map(|consul| {
         let registry = connect(&consul.url().parse().unwrap(), &Access::default());
         (Box::new(consul) as Box<dyn Any>, registry)
@@ -48,16 +49,34 @@ fn backends() -> Vec<Backend> {
         let registry = connect(&etcd.url().parse().unwrap(), &Access::default());
         Some((Box::new(etcd) as Box<dyn Any>, registry))
     });
-    ours().into_iter().chain(consul).chain(etcd).collect()
+    let zookeeper = Zookeeper::start("the suite over every registry").map(|zookeeper| {
+        let registry = connect(&zookeeper.url().parse().unwrap(), &Access::default());
+        (Box::new(zookeeper) as Box<dyn Any>, registry)
+    });
+    ours().await.into_iter().chain(consul).chain(etcd).chain(zookeeper).collect()
 }
 
-fn ours() -> Vec<Backend> {
-    let (file, hosted, server) = (Place::new(), Place::new(), Server::open());
+async fn ours() -> Vec<Backend> {
+    let (file, hosted) = (Place::new(), Place::new());
+    let server = Server::start(Place::new(), &["--max-services=5000"]);
     let access = Access::default();
     let of_file = connect(&file.url().parse().unwrap(), &access);
-    let of_host = host(&hosted.url().parse().unwrap(), &access, Limits::default()).unwrap();
+    let of_host = hosted_at(&hosted.url()).await;
     let of_api = connect(&format!("{}/v1.0", server.url()).parse().unwrap(), &access);
-    vec![(Box::new(file), of_file), (Box::new(hosted), of_host), (Box::new(server), of_api)]
+    let mut ours: Vec<Backend> =
+        vec![(Box::new(file), of_file), (Box::new(hosted), of_host), (Box::new(server), of_api)];
+    if let Some(etcd) = Etcd::single(Release::Bookworm, "the suite over every registry") {
+        let over_etcd = hosted_at(&etcd.url()).await;
+        ours.push((Box::new(etcd), over_etcd));
+    }
+    ours
+}
+
+/// As a server opens it: on a thread that may wait.
+async fn hosted_at(url: &str) -> Arc<dyn Registry> {
+    let url = url.parse().unwrap();
+    let open = move || host(&url, &Access::default(), Limits::default()).unwrap();
+    tokio::task::spawn_blocking(open).await.unwrap()
 }
 
 fn id(text: &str) -> ServiceId {
@@ -486,6 +505,76 @@ async fn a_namespace_is_what_is_in_it_and_below_and_the_value_of_its_name() {
         assert!(list(Some(Namespace::new("/none").unwrap()), all).await.is_empty());
         let rest = PageRequest { marker: Some(marker("/prod/foo")), limit: Limit::default() };
         assert_eq!(list(namespace, rest).await, ["/prod/key"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_service_says_of_itself_comes_back_byte_for_byte() {
+    each(|registry| async move {
+        let odd = [
+            ("k.e y", "v"),
+            ("=", ",=;\"'\\/"),
+            ("Ключ", "значение 𝄞"),
+            ("lines", "one\ntwo\r\n\tthree"),
+            ("srw_instance", "not ours"),
+            ("<b>&amp;", "%00%2F${HOME}`id`"),
+        ];
+        let pairs = odd.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let expected = Registration {
+            metadata: Metadata::new(pairs).unwrap(),
+            ..registration("Odd_1.x-y", &["a b", "ta,g", "𝄞", "\"quoted\""])
+        };
+        registry.register(&expected, &claim()).await.unwrap();
+        assert_eq!(
+            registry.service(&expected.id).await.unwrap().registration,
+            expected,
+            "{}",
+            registry.url()
+        );
+        let by_tag = ServiceQuery { tag: Some(Tag::new("ta,g").unwrap()), ..ServiceQuery::default() };
+        assert_eq!(names(&*registry, by_tag).await, ["Odd_1.x-y"], "{}", registry.url());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_services_are_listed_page_by_page() {
+    const COUNT: usize = 1_050;
+    each(|registry| async move {
+        let numbers = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let registering = (0..20).map(|_| {
+            let (registry, numbers) = (Arc::clone(&registry), Arc::clone(&numbers));
+            tokio::spawn(async move {
+                loop {
+                    let number = numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if number >= COUNT {
+                        return;
+                    }
+                    let tags: &[&str] = if number % 2 == 0 { &["even"] } else { &["odd"] };
+                    register(&*registry, &format!("web{number:04}"), tags).await;
+                }
+            })
+        });
+        for registering in registering.collect::<Vec<_>>() {
+            registering.await.unwrap();
+        }
+        let (mut found, mut pages, mut marker) = (Vec::new(), 0, None);
+        loop {
+            let query =
+                ServiceQuery { page: PageRequest { marker, limit: Limit::MAX }, ..ServiceQuery::default() };
+            let page = registry.services(&query).await.unwrap();
+            found.extend(page.values.into_iter().map(|service| service.registration.id.to_string()));
+            pages += 1;
+            marker = page.next_marker.map(Marker::from);
+            if marker.is_none() {
+                break;
+            }
+        }
+        let expected: Vec<_> = (0..COUNT).map(|number| format!("web{number:04}")).collect();
+        assert_eq!((found, pages), (expected, 2), "{}", registry.url());
+        let even = ServiceQuery { tag: Some(Tag::new("even").unwrap()), ..ServiceQuery::default() };
+        assert_eq!(names(&*registry, even).await.len(), 100, "{}", registry.url());
     })
     .await;
 }

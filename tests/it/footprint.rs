@@ -29,9 +29,22 @@ fn over_http_too() {
     assert_eq!(peer.connections(), 1);
 }
 
+#[test]
+fn with_several_registries_too() {
+    let (place, one, other) = (Place::new(), Peer::start(agree), Peer::start(agree));
+    let registries = [one.url(), other.url(), place.url()].map(|url| format!("--registry={url}"));
+    let [first, second, third] = &registries;
+    let options = ["--id=small", "--interval=3", "--username=me", "--api-key=k", first, second, third];
+    let wrapper = place.wrapper(&options).start(&["sleep", "600"]);
+    stays_small(wrapper, |number| {
+        [&one, &other].iter().all(|peer| peer.count(Asked::is_heartbeat) >= number)
+    });
+    assert_eq!((one.connections(), other.connections()), (1, 1));
+}
+
 /// `has_beaten` says whether there were so many heartbeats.
 #[track_caller]
-fn stays_small(mut wrapper: Running, mut has_beaten: impl FnMut(usize) -> bool) {
+pub(crate) fn stays_small(mut wrapper: Running, mut has_beaten: impl FnMut(usize) -> bool) {
     let private = || private_memory(wrapper.pid());
     wait_until("the heartbeats", || has_beaten(3));
     let early = private();

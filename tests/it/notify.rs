@@ -115,6 +115,26 @@ fn ready_can_mean_registered() {
 }
 
 #[test]
+fn of_several_registries_registered_means_in_all_or_in_any() {
+    for (require, is_ready_early) in [("--require=all", false), ("--require=any", true)] {
+        let (manager, other) = (Manager::new(), Place::new());
+        let blocker = other.path().join("state");
+        std::fs::write(&blocker, "").unwrap();
+        let registries = [manager.place.url(), other.url()].map(|url| format!("--registry={url}"));
+        let options =
+            ["--id=held", "--notify=registered", "--interval=3", require, &registries[0], &registries[1]];
+        let _wrapper = manager.start(&options, &["sleep", "600"]);
+        let trouble = format!("STATUS=registered in 1 of 2 registries, {} is not available\n", other.url());
+        let early = manager.hears_until(&trouble).concat();
+        assert_eq!(early.contains("READY=1"), is_ready_early, "{require}: {early}");
+        std::fs::remove_file(&blocker).unwrap();
+        let late = manager.hears_until("STATUS=registered\n").concat();
+        assert_eq!(late.contains("READY=1"), !is_ready_early, "{require}: {late}");
+        assert!(manager.place.lists("held") && other.lists("held"));
+    }
+}
+
+#[test]
 fn a_reload_is_answered_for_a_command_that_says_nothing() {
     let manager = Manager::new();
     let script = "trap : HUP; while :; do sleep 0.1; done";

@@ -55,6 +55,8 @@ fn username(target: &Target) -> Option<&str> {
         RegistryUrl::Sqlite(_) => None,
         #[cfg(feature = "http")]
         RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
+        #[cfg(feature = "zookeeper")]
+        RegistryUrl::Zookeeper(url) => url.credentials(),
     };
     in_url.or(target.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
 }

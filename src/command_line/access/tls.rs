@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{AccessArguments, AccessError};
-#[cfg(feature = "http")]
-use super::{CERTIFICATE, PRIVATE_KEY, file_in};
+use super::{AccessArguments, AccessError, CERTIFICATE, PRIVATE_KEY, file_in};
 use crate::command_line::origins::Sources;
 use crate::registry::{ClientCertificate, Peer, Tls};
 
@@ -29,7 +27,6 @@ impl AccessArguments {
         let mut ca_cert = said(&self.ca_cert, "ca_cert");
         let mut certificate = said(&self.client_cert, "client_cert");
         let mut key = said(&self.client_key, "client_key");
-        #[cfg(feature = "http")]
         if let Some(variables) = variables {
             if ca_cert.is_none() {
                 ca_cert = file_in(variables.ca_cert, CERTIFICATE)?;

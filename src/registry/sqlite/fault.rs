@@ -138,6 +138,8 @@ fn class(cause: &Cause) -> Class {
         Cause::TimedOut(_) | Cause::Internal(_) => Class::Passing,
         #[cfg(feature = "http")]
         Cause::Http(_) | Cause::Etcd(_) => Class::Passing,
+        #[cfg(feature = "zookeeper")]
+        Cause::Zookeeper(_) => Class::Passing,
         Cause::Rule(_)
         | Cause::Foreign { .. }
         | Cause::Newer { .. }

@@ -93,6 +93,15 @@ impl ClusterUrl {
 }
 
 impl Server {
+    #[cfg(feature = "zookeeper")]
+    pub(in crate::registry) fn host(&self) -> Host<&str> {
+        match &self.host {
+            Host::Domain(name) => Host::Domain(name),
+            Host::Ipv4(address) => Host::Ipv4(*address),
+            Host::Ipv6(address) => Host::Ipv6(*address),
+        }
+    }
+
     fn parse(text: &str, form: &Form) -> Result<Self, UrlError> {
         // As the URL of no known scheme, it keeps the port that is the default of another.
         let url = Url::parse(&format!("cluster://{text}"))
@@ -105,6 +114,7 @@ impl Server {
     }
 
     /// Where it speaks HTTP.
+    #[cfg(feature = "http")]
     pub(in crate::registry) fn http(&self, scheme: &str) -> Result<Url, url::ParseError> {
         Url::parse(&format!("{scheme}://{self}/"))
     }

@@ -61,7 +61,7 @@ impl Hint for AddressError {
 ///
 /// # Errors
 /// When it means nothing, or nothing that is there.
-pub(super) fn resolve(what: &str, registry: &RegistryUrl) -> Result<String, AddressError> {
+pub(super) fn resolve(what: &str, registries: &[&RegistryUrl]) -> Result<String, AddressError> {
     let address = match Wanted::parse(what)? {
         Wanted::Address(address) => address,
         Wanted::Network(network) => {
@@ -71,7 +71,7 @@ pub(super) fn resolve(what: &str, registry: &RegistryUrl) -> Result<String, Addr
                 known: interfaces.known(),
             })?
         }
-        Wanted::Route => route(registry)?,
+        Wanted::Route => route(registries)?,
         Wanted::Named(name) => return named(name, &Interfaces::read()?),
     };
     Ok(address.to_string())
@@ -150,15 +150,29 @@ fn is_host_name(name: &str) -> bool {
         && !labels.rsplit('.').next().is_some_and(is_number)
 }
 
+/// Our address towards the first registry on another machine, or else on this one.
+fn route(registries: &[&RegistryUrl]) -> Result<IpAddr, AddressError> {
+    let mut on_this_machine = None;
+    for host in registries.iter().filter_map(|registry| registry.host()) {
+        let host = match host {
+            Host::Ipv4(address) => IpAddr::V4(address),
+            Host::Ipv6(address) => IpAddr::V6(address),
+            Host::Domain("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Host::Domain(name) => return Err(AddressError::HostName(name.to_owned())),
+        };
+        let from = towards(host)?;
+        // What is sent to one of our own addresses comes from there, or from another of them.
+        if from != host && !from.is_loopback() {
+            return Ok(from);
+        }
+        on_this_machine = on_this_machine.or(Some(from));
+    }
+    on_this_machine
+        .ok_or_else(|| AddressError::NoHost(registries.first().map(ToString::to_string).unwrap_or_default()))
+}
+
 /// The address that the kernel would send from; nothing is sent.
-fn route(registry: &RegistryUrl) -> Result<IpAddr, AddressError> {
-    let host = match registry.host() {
-        None => return Err(AddressError::NoHost(registry.to_string())),
-        Some(Host::Ipv4(address)) => IpAddr::V4(address),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address),
-        Some(Host::Domain("localhost")) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Some(Host::Domain(name)) => return Err(AddressError::HostName(name.to_owned())),
-    };
+fn towards(host: IpAddr) -> Result<IpAddr, AddressError> {
     let any = match host {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -239,13 +253,27 @@ mod tests {
     #[cfg(all(feature = "sqlite", feature = "http"))]
     #[test]
     fn a_route_needs_the_address_of_the_registry() {
-        let route = |url: &str| route(&url.parse().unwrap());
+        let route = |url: &str| route(&[&url.parse().unwrap()]);
         for url in ["http://127.0.0.1:9/v1.0", "https://me:key@localhost/v1.0"] {
             assert_eq!(route(url).unwrap(), Ipv4Addr::LOCALHOST);
         }
         let error = route("https://me:sesame@registry.example/v1.0").unwrap_err().to_string();
         assert_eq!(error, "`route` needs the registry's IP address, and `registry.example` is a name");
         let error = route("sqlite:///a.db").unwrap_err().to_string();
+        assert_eq!(error, "`route` leads to the registry's host, and sqlite:///a.db has none");
+    }
+
+    #[cfg(all(feature = "sqlite", feature = "http"))]
+    #[test]
+    fn of_several_registries_the_route_leads_to_the_first_on_another_machine() {
+        let route = |urls: [&str; 2]| {
+            let urls = urls.map(|url| url.parse().unwrap());
+            route(&[&urls[0], &urls[1]])
+        };
+        assert_eq!(route(["sqlite:///a.db", "consul://127.0.0.9"]).unwrap(), Ipv4Addr::LOCALHOST);
+        let error = route(["consul://localhost", "https://registry.example/v1.0"]).unwrap_err().to_string();
+        assert_eq!(error, "`route` needs the registry's IP address, and `registry.example` is a name");
+        let error = route(["sqlite:///a.db", "sqlite:///b.db"]).unwrap_err().to_string();
         assert_eq!(error, "`route` leads to the registry's host, and sqlite:///a.db has none");
     }
 

@@ -17,7 +17,7 @@ The first of these that WHAT is:
   web1.example          this host name: nobody looks it up
 
 IPv4 comes before IPv6, and what other machines can reach before what they cannot. `route` needs a registry that is \
-named by its IP address, or as localhost.
+named by its IP address, or as localhost; of several registries, it leads to the first that is on another machine.
 
 The address is looked up once, before the command is started; when there is none, nothing is started. It is the \
 metadata `host`, and beats the `host` of --metadata (and its `address`, which would come first for who looks the \
@@ -68,7 +68,7 @@ impl EndpointArguments {
     pub(super) fn add_to(
         &self,
         pairs: &mut Vec<(String, String)>,
-        registry: &RegistryUrl,
+        registries: &[&RegistryUrl],
     ) -> Result<(), AddressError> {
         let mut add = |key: &str, value: String| pairs.push((key.to_owned(), value));
         if let Some(name) = &self.name {
@@ -78,7 +78,7 @@ impl EndpointArguments {
             add("port", port.to_string());
         }
         if let Some(what) = &self.address {
-            let host = address::resolve(what, registry)?;
+            let host = address::resolve(what, registries)?;
             add("host", host.clone());
             // `Registration::endpoint` reads `address` first.
             if pairs.iter().any(|(key, _)| key == "address") {

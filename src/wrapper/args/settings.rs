@@ -10,8 +10,9 @@ use tracing::warn;
 
 use super::address::AddressError;
 use super::endpoint::EndpointArguments;
-use super::{Arguments, Conflict, OnDeath, Orphans, list};
-use crate::command_line::{AccessError, Target};
+use super::{Arguments, Conflict, OnDeath, Orphans, Required, list};
+use crate::command_line::AccessError;
+use crate::lease::fleet::Require;
 use crate::lease::{self, OnConflict};
 use crate::message::Hint;
 use crate::model::{self, Metadata, Registration, ServiceId, Tag, Tags};
@@ -30,9 +31,8 @@ pub struct Settings {
     /// What to register.
     pub registration: Registration,
     /// Where.
-    pub registry: RegistryUrl,
-    /// As whom.
-    pub access: Access,
+    pub registries: Vec<Destination>,
+    pub(in crate::wrapper) require: Require,
     pub(in crate::wrapper) orphans: Orphans,
     pub(in crate::wrapper) pid_file: Option<PathBuf>,
     pub(in crate::wrapper) ready_when: ReadyWhen,
@@ -44,14 +44,29 @@ pub struct Settings {
     warnings: Vec<String>,
 }
 
+/// A registry to be in.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Which.
+    pub url: RegistryUrl,
+    /// As whom.
+    pub access: Access,
+}
+
 impl Settings {
     /// Checks what was said.
     pub(super) fn new(arguments: Arguments, matches: &ArgMatches) -> Result<Self, Refusal> {
         if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
             return Err(Refusal::NotOurs);
         }
-        let Target { registry, access, secret_variables, mut warnings, .. } =
-            arguments.access.target(matches)?;
+        let mut warnings = Vec::new();
+        let mut secret_variables = Vec::new();
+        let mut registries = Vec::new();
+        for target in arguments.access.targets(matches)? {
+            add(&mut secret_variables, target.secret_variables);
+            add(&mut warnings, target.warnings);
+            registries.push(Destination { url: target.registry, access: target.access });
+        }
         if !arguments.session_metadata.is_empty() {
             let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
             warnings.push(warning.to_owned());
@@ -63,7 +78,7 @@ impl Settings {
                 id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
                 heartbeat_timeout: arguments.interval,
                 tags: tags(&arguments.tags)?,
-                metadata: metadata(pairs, &arguments.endpoint, &registry)?,
+                metadata: metadata(pairs, &arguments.endpoint, &registries)?,
             },
             launch: Launch {
                 command: arguments.command,
@@ -71,8 +86,11 @@ impl Settings {
                 group: if arguments.signal_group { Group::Own } else { Group::Shared },
                 death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
             },
-            registry,
-            access,
+            registries,
+            require: match arguments.require {
+                Required::Any => Require::Any,
+                Required::All => Require::All,
+            },
             orphans: arguments.orphans,
             pid_file: arguments.pid_file,
             ready_when: arguments.notify,
@@ -153,6 +171,15 @@ fn default_id(command: &[OsString]) -> ServiceId {
     ServiceId::for_command(&host.to_string_lossy(), &program.to_string_lossy())
 }
 
+/// What several registries have in common is said once.
+fn add<T: PartialEq>(all: &mut Vec<T>, some: Vec<T>) {
+    for one in some {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+}
+
 fn tags(values: &[String]) -> Result<Tags, Refusal> {
     let refuse = |source| Refusal::Value { flag: "tags", source };
     let tags = values.iter().flat_map(|value| list::items(value)).map(Tag::new).collect::<Result<_, _>>();
@@ -171,8 +198,9 @@ fn pairs<'a>(values: impl Iterator<Item = &'a String>) -> Result<Vec<(String, St
 fn metadata(
     mut pairs: Vec<(String, String)>,
     endpoint: &EndpointArguments,
-    registry: &RegistryUrl,
+    registries: &[Destination],
 ) -> Result<Metadata, Refusal> {
-    endpoint.add_to(&mut pairs, registry)?;
+    let registries: Vec<&RegistryUrl> = registries.iter().map(|registry| &registry.url).collect();
+    endpoint.add_to(&mut pairs, &registries)?;
     Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
 }

@@ -11,6 +11,8 @@ use tracing::{debug, warn};
 use self::socket::{Manager, Message};
 pub(super) use self::socket::{Offer, Receiver};
 use crate::lease::Standing;
+use crate::lease::fleet::Member;
+use crate::registry::Recourse;
 
 /// When the service manager is told that the service is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,9 +49,9 @@ impl Notifier {
         self.say(&text, message);
     }
 
-    /// The lease stands otherwise than before.
-    pub(super) fn lease_is(&mut self, standing: Standing) {
-        let text = self.speech.lease_is(standing);
+    /// A lease stands otherwise than before: how all stand together, and each.
+    pub(super) fn leases_are(&mut self, overall: Standing, leases: &[Member]) {
+        let text = self.speech.leases_are(overall, leases);
         self.say(&text, &Message::default());
     }
 
@@ -81,12 +83,20 @@ struct Speech {
     is_ready: bool,
     child_speaks: bool,
     child_status: Option<Vec<u8>>,
-    lease: &'static str,
+    leases: Standing,
+    lease: String,
 }
 
 impl Speech {
     fn new(ready_when: ReadyWhen) -> Self {
-        Self { ready_when, is_ready: false, child_speaks: false, child_status: None, lease: "" }
+        Self {
+            ready_when,
+            is_ready: false,
+            child_speaks: false,
+            child_status: None,
+            leases: Standing::Idle,
+            lease: String::new(),
+        }
     }
 
     fn started(&mut self) -> Vec<u8> {
@@ -123,19 +133,16 @@ impl Speech {
         passed
     }
 
-    fn lease_is(&mut self, standing: Standing) -> Vec<u8> {
-        self.lease = match standing {
-            Standing::Idle => return Vec::new(),
-            Standing::Registering => "registering",
-            Standing::Waiting => "not registered: another service has the id",
-            Standing::Held => "registered",
-            Standing::Failing => "registry is not available",
-            Standing::Refused => "cannot be registered",
-            Standing::Withdrawing => "leaving the registry",
-            Standing::Withdrawn => "not registered",
-        };
+    fn leases_are(&mut self, overall: Standing, leases: &[Member]) -> Vec<u8> {
+        // What it was stopped for is what is to be read of it afterwards.
+        let is_over = self.leases == Standing::Refused && is_leaving(overall);
+        if is_over || overall == Standing::Idle {
+            return Vec::new();
+        }
+        self.leases = overall;
+        self.lease = told(overall, leases);
         let mut text = self.status();
-        if standing == Standing::Held && self.ready_when == ReadyWhen::Registered {
+        if overall == Standing::Held && self.ready_when == ReadyWhen::Registered {
             text.extend(self.ready());
         }
         text
@@ -156,12 +163,60 @@ impl Speech {
     }
 }
 
+/// How the leases stand, in a few words: with several registries, in how many the service is, and which are in trouble.
+fn told(overall: Standing, leases: &[Member]) -> String {
+    let is_in = |standing| leases.iter().filter(|lease| lease.standing == standing).count();
+    if is_leaving(overall) || is_in(overall) == leases.len() {
+        return words(overall).to_owned();
+    }
+    let mut text = format!("registered in {} of {} registries", is_in(Standing::Held), leases.len());
+    for Member { registry, standing, failure, .. } in leases {
+        let is_away = failure.as_ref().is_some_and(|failure| failure.recourse() == Recourse::Retry);
+        let trouble = match standing {
+            Standing::Failing => "is not available",
+            Standing::Refused if is_away => "is not available",
+            Standing::Waiting => "has another service of this id",
+            Standing::Refused => "refuses",
+            _ => continue,
+        };
+        text = format!("{text}, {registry} {trouble}");
+    }
+    text
+}
+
+fn is_leaving(standing: Standing) -> bool {
+    matches!(standing, Standing::Withdrawing | Standing::Withdrawn)
+}
+
+fn words(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Idle => "",
+        Standing::Registering => "registering",
+        Standing::Waiting => "not registered: another service has the id",
+        Standing::Held => "registered",
+        Standing::Failing => "registry is not available",
+        Standing::Refused => "cannot be registered",
+        Standing::Withdrawing => "leaving the registry",
+        Standing::Withdrawn => "not registered",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn said(text: Vec<u8>) -> String {
         String::from_utf8(text).unwrap()
+    }
+
+    impl Speech {
+        fn lease_is(&mut self, standing: Standing) -> Vec<u8> {
+            self.leases_are(standing, &[member("a", standing)])
+        }
+    }
+
+    fn member(registry: &str, standing: Standing) -> Member {
+        Member { registry: registry.to_owned(), standing, before: Standing::Idle, failure: None }
     }
 
     #[test]
@@ -178,6 +233,28 @@ mod tests {
         assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\n");
         assert_eq!(said(speech.relay(b"STATUS=7 clients")), "STATUS=7 clients; registered\n");
         assert_eq!(said(speech.lease_is(Standing::Failing)), "STATUS=7 clients; registry is not available\n");
+    }
+
+    #[test]
+    fn of_several_registries_those_in_trouble_are_named() {
+        use Standing::{Failing, Held, Refused, Registering, Withdrawing};
+        for (overall, a, b, expected) in [
+            (Held, Held, Held, "registered"),
+            (Registering, Held, Registering, "registered in 1 of 2 registries"),
+            (Held, Failing, Held, "registered in 1 of 2 registries, a is not available"),
+            (Failing, Failing, Refused, "registered in 0 of 2 registries, a is not available, b refuses"),
+            (Failing, Failing, Failing, "registry is not available"),
+            (Withdrawing, Failing, Withdrawing, "leaving the registry"),
+        ] {
+            assert_eq!(told(overall, &[member("a", a), member("b", b)]), expected);
+        }
+    }
+
+    #[test]
+    fn what_it_was_stopped_for_stays_to_be_read() {
+        let mut speech = Speech::new(ReadyWhen::Child);
+        assert_eq!(said(speech.lease_is(Standing::Refused)), "STATUS=cannot be registered\n");
+        assert_eq!(said(speech.lease_is(Standing::Withdrawn)), "");
     }
 
     #[test]

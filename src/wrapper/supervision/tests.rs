@@ -35,7 +35,11 @@ impl Scene {
     }
 
     fn lease(&mut self, standing: Standing) -> Vec<Effect> {
-        self.on(Event::Lease(standing))
+        self.leases(&[standing])
+    }
+
+    fn leases(&mut self, standings: &[Standing]) -> Vec<Effect> {
+        self.on(Event::Lease(Overview::of(standings, Require::All)))
     }
 
     fn sent(&mut self, signal: Signal) -> Vec<Effect> {
@@ -185,11 +189,59 @@ fn always_means_that_a_child_that_ends_by_itself_is_taken_out_too() {
 fn a_child_that_must_be_registered_and_cannot_be_is_stopped() {
     let mut scene = Scene::new(Deregister::OnStop);
     let effects = scene.lease(Standing::Refused);
-    assert_eq!(effects, [passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+    assert_eq!(effects, [UNLISTED, passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+    assert_eq!(scene.lease(Standing::Withdrawn), []);
     assert_eq!(scene.at_deadline(), [Effect::Kill]);
     assert_eq!(scene.supervision.deadline(), None);
     let ending = Effect::End(Ending::Code(NOT_REGISTERED));
     assert_eq!(scene.on(Event::ChildEnded(Ending::Signal(9))), [ending]);
+}
+
+/// One that is in a registry, while another refuses it.
+fn recalled(deregister: Deregister) -> (Scene, Vec<Effect>) {
+    let mut scene = Scene::new(deregister);
+    let effects = scene.leases(&[Standing::Held, Standing::Refused]);
+    (scene, effects)
+}
+
+#[test]
+fn a_child_that_is_refused_somewhere_leaves_first_where_it_was_registered() {
+    let (mut scene, effects) = recalled(Deregister::OnStop);
+    assert_eq!(effects, [UNLISTED]);
+    assert_eq!(scene.lease(Standing::Withdrawing), []);
+    assert_eq!(scene.lease(Standing::Withdrawn), [passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+    let ending = Effect::End(Ending::Code(NOT_REGISTERED));
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [ending]);
+}
+
+#[test]
+fn to_leave_elsewhere_takes_a_refused_child_no_longer_than_a_stop() {
+    let (mut scene, _) = recalled(Deregister::OnStop);
+    let refused_at = scene.now;
+    assert_eq!(scene.at_deadline(), [passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+    assert_eq!(scene.now - refused_at, WITHDRAWAL_BUDGET);
+
+    let (mut scene, _) = recalled(Deregister::OnStop);
+    let effects = scene.sent(Signal::SIGINT);
+    assert_eq!(effects, [passed(Signal::SIGTERM), passed(Signal::SIGCONT), passed(Signal::SIGINT)]);
+
+    let (mut scene, _) = recalled(Deregister::OnStop);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), []);
+    let ending = Effect::End(Ending::Code(NOT_REGISTERED));
+    assert_eq!(scene.lease(Standing::Withdrawn), [ending]);
+}
+
+#[test]
+fn never_holds_for_a_refused_child_as_well() {
+    let (_, effects) = recalled(Deregister::Never);
+    assert_eq!(effects, [Effect::Abandon, passed(Signal::SIGTERM), passed(Signal::SIGCONT)]);
+}
+
+#[test]
+fn a_stop_waits_for_the_registries_that_answer() {
+    let mut scene = Scene::new(Deregister::OnStop);
+    scene.leases(&[Standing::Failing, Standing::Held]);
+    assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -54,4 +54,61 @@ fn make(release: &str, root: &PathBuf) {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::rename(&part, root).unwrap();
+}
+
+/// The root of packages of a release, unpacked beside the system's own, without what they depend on: fetched once.
+///
+/// # Errors
+/// When they cannot be had.
+pub(crate) fn packages(release: &str, names: &[&str]) -> Result<PathBuf, String> {
+    let mut hasher = DefaultHasher::new();
+    names.hash(&mut hasher);
+    let (cache, _lock) = cache();
+    let root = cache.join(format!("packages-{release}-{:x}", hasher.finish()));
+    if !root.exists() {
+        let part = root.with_extension("part");
+        let _ = fs::remove_dir_all(&part);
+        unpack(release, names, &part)?;
+        fs::rename(&part, &root).map_err(|error| error.to_string())?;
+    }
+    Ok(root.join("root"))
+}
+
+/// With package lists of its own: those of the machine stay as they are.
+fn unpack(release: &str, names: &[&str], part: &Path) -> Result<(), String> {
+    for directory in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(part.join(directory)).unwrap();
+    }
+    let mirror = mirror().ok_or("the system's package sources name no mirror")?;
+    fs::write(part.join("sources.list"), format!("deb {mirror} {release} main\n")).unwrap();
+    let settings = [
+        format!("Dir::Etc::sourcelist={}", part.join("sources.list").display()),
+        "Dir::Etc::sourceparts=/nonexistent".to_owned(),
+        format!("Dir::State::lists={}", part.join("lists").display()),
+        format!("Dir::Cache={}", part.join("cache").display()),
+        "APT::Sandbox::User=".to_owned(),
+        "Acquire::Languages=none".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.current_dir(part).args(settings.iter().flat_map(|setting| ["-o", setting])).args(words);
+        succeed(&mut command)
+    };
+    apt(&["update"])?;
+    apt(&[&["download"], names].concat())?;
+    let files = fs::read_dir(part).unwrap().map(|entry| entry.unwrap().path());
+    let packages: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect();
+    if packages.len() != names.len() {
+        return Err(format!("{} of {} packages were downloaded", packages.len(), names.len()));
+    }
+    for package in packages {
+        succeed(Command::new("dpkg").arg("-x").arg(package).arg(part.join("root")))?;
+    }
+    Ok(())
+}
+
+fn succeed(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }

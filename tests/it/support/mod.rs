@@ -7,6 +7,7 @@ pub(crate) mod package;
 pub(crate) mod peer;
 pub(crate) mod pty;
 pub(crate) mod server;
+pub(crate) mod zookeeper;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -114,7 +115,7 @@ impl Place {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy().to_lowercase();
-            let foreign = ["service_registry", "raxsr_", "consul_", "etcdctl_"];
+            let foreign = ["service_registry", "raxsr_", "consul_", "etcdctl_", "zk_"];
             if foreign.iter().any(|prefix| text.starts_with(prefix)) || text.ends_with("_proxy") {
                 command.env_remove(name);
             }
