@@ -45,7 +45,7 @@ const KIND: &str = "consul";
 /// What an id may have that is no part of a path's syntax.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 /// How long agents that we left before may delay our end.
-const LAST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_millis(300);
 
 /// How often an agent without room for another connection is asked again, and after how long.
 const CROWDED_TRIES: usize = 8;

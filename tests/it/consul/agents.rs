@@ -25,7 +25,7 @@ fn when_its_agent_fails_a_service_is_registered_at_the_next_and_later_leaves_the
     first.signal(Signal::SIGSTOP);
     wait_until("the registration at the next", || !second.meta("web1").is_null());
     wait_until("the catalog", || lists(&place, &server));
-    assert!(says(&log, "registered at another agent"));
+    wait_until("a word about it", || says(&log, "registered at another agent"));
     holds_for(2 * INTERVAL, "the registration at the next", || !second.meta("web1").is_null());
     first.signal(Signal::SIGCONT);
     wait_until("the first to be told", || first.meta("web1").is_null());
@@ -47,6 +47,7 @@ fn a_service_that_ends_leaves_the_agent_that_failed_too() {
     other.signal(Signal::SIGSTOP);
     wait_until("the registration at the next", || !server.meta("web1").is_null());
     other.signal(Signal::SIGCONT);
+    wait_until("its answers", || other.ask("GET", "/v1/agent/services").status == 200);
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();
     assert!(server.meta("web1").is_null());
