@@ -42,7 +42,7 @@ pub(in crate::registry) enum Change {
 /// A watch that is open.
 pub(in crate::registry) struct Changes<'a> {
     client: &'a Client,
-    stream: Stream,
+    stream: Box<Stream>,
     place: Place,
     prefix: String,
     /// What its first line told.
@@ -107,13 +107,11 @@ impl Changes<'_> {
             return Ok(first);
         }
         loop {
-            let line = match tokio::time::timeout(SILENCE, self.stream.line(LONGEST)).await {
-                Ok(line) => line.map_err(|cause| self.lost(cause.into()))?,
-                Err(_) => {
-                    self.check().await?;
-                    continue;
-                }
+            let Ok(line) = tokio::time::timeout(SILENCE, self.stream.line(LONGEST)).await else {
+                self.check().await?;
+                continue;
             };
+            let line = line.map_err(|cause| self.lost(cause.into()))?;
             let line = line
                 .ok_or_else(|| self.lost(HttpCause::Broken("the server has closed it".to_owned()).into()))?;
             let message = serde_json::from_slice(&line)

@@ -65,7 +65,7 @@ enum Reply {
     /// All of it, and the time by the server's clock.
     Whole(Value, Option<Timestamp>),
     /// The stream that it comes in, where from, and what has come first.
-    Open(Stream, Place, Value),
+    Open(Box<Stream>, Place, Value),
 }
 
 impl Reply {
@@ -142,7 +142,7 @@ impl Client {
         &self,
         path: &str,
         body: &Value,
-    ) -> std::result::Result<(Stream, Place, Value), Failure> {
+    ) -> std::result::Result<(Box<Stream>, Place, Value), Failure> {
         match self.send(path, &body.to_string(), Shape::Open, Rights::Needed).await? {
             Reply::Open(stream, place, first) => Ok((stream, place, first)),
             Reply::Whole(..) => Err(HttpCause::Nonsense("it has come to its end".to_owned()).into()),
@@ -221,7 +221,7 @@ impl Client {
                 let mut stream = self.http.open(request).await?;
                 let line = stream.line(LONGEST).await?.unwrap_or_default();
                 let first = parsed(stream.status, &line)?;
-                Ok(Reply::Open(stream, place, first))
+                Ok(Reply::Open(Box::new(stream), place, first))
             }
         }
     }

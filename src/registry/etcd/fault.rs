@@ -30,7 +30,7 @@ pub enum EtcdCause {
     #[error("it asks for a login")]
     NoLogin,
     /// It is there, but its interface for HTTP is not.
-    #[error("etcd {version} answers there, but its JSON gateway is off")]
+    #[error("etcd {version} answers there, but not its JSON gateway")]
     NoGateway {
         /// Which version it is.
         version: String,
@@ -49,7 +49,8 @@ impl Hint for EtcdCause {
             Self::Login { .. } => "check --username and --api-key-file, or ETCDCTL_USER and ETCDCTL_PASSWORD",
             Self::NoLogin => "give a user with --username and --api-key-file, or in ETCDCTL_USER",
             Self::NoGateway { .. } => {
-                "start it with --enable-grpc-gateway (`enable-grpc-gateway: true` in its configuration file)"
+                "name its port for clients, usually 2379; `enable-grpc-gateway: true` in its configuration file turns the \
+                 gateway on"
             }
             Self::Refused { .. } => return None,
         };

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::json;
 
 use self::client::Client;
 pub use self::fault::EtcdCause;
@@ -69,8 +70,10 @@ impl Etcd {
             return Ok(self.client.commit(unchanged.delete(&key)).await?.is_done);
         };
         if !record.leaving {
-            let leaving = Record { leaving: true, ..record.clone() };
-            if !self.client.commit(self.writing(&leaving, lease, Some(found))).await?.is_done {
+            let leaving = json!(Record { leaving: true, ..record.clone() }).to_string();
+            let others = layout::entries(&self.url, record).into_iter().filter(|entry| entry.key != key);
+            let txn = others.fold(unchanged, |txn, entry| txn.delete(&entry.key));
+            if !self.client.commit(txn.put(&key, leaving, Some(lease))).await?.is_done {
                 return Ok(false);
             }
         }

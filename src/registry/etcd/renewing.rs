@@ -1,6 +1,8 @@
 //! Heartbeats. Most are one request that writes nothing: the renewal of a lease. Every tenth also looks whether the keys
 //! are still there, since a lease says nothing about them.
 
+use tracing::info;
+
 use super::Etcd;
 use super::kv::Txn;
 use super::layout::{self, Entry};
@@ -104,14 +106,17 @@ impl Etcd {
             }
             Some(_) => return self.revive(id, holding).await,
         };
+        let mut is_needed = false;
         for entry in entries.iter().filter(|entry| !is_there(entry)) {
             // One that is on another lease is another's: two services may share an address.
             if self.client.get(&entry.key).await?.is_none() {
                 txn = txn.put(&entry.key, &entry.value, Some(lease));
+                is_needed = true;
             }
         }
-        self.client.commit(txn).await?;
-        tracing::info!(service = %id, "wrote keys again that somebody had deleted");
+        if is_needed && self.client.commit(txn).await?.is_done {
+            info!(service = %id, "wrote keys again that somebody had deleted");
+        }
         Ok(holding)
     }
 }
