@@ -136,7 +136,7 @@ impl Changes<'_> {
     }
 
     fn lost(&self, failure: Failure) -> crate::registry::Error {
-        self.client.move_on();
+        self.client.move_on_from(&self.place);
         self.client.error(failure)
     }
 }

@@ -262,9 +262,12 @@ impl Client {
         answer.unwrap_or(Err(HttpCause::TimedOut(PATIENCE).into())).map(Reply::into_value)
     }
 
-    /// The next call goes to another server than the last.
-    pub(super) fn move_on(&self) {
-        drop(self.endpoints.attempt());
+    /// The next call goes to another server than this one.
+    pub(super) fn move_on_from(&self, place: &Place) {
+        let attempt = self.endpoints.attempt();
+        if attempt.server().base != place.base {
+            attempt.answered();
+        }
     }
 
     pub(super) fn error(&self, failure: Failure) -> Error {
