@@ -73,8 +73,11 @@ impl Etcd {
             let leaving = json!(Record { leaving: true, ..record.clone() }).to_string();
             let others = layout::entries(&self.url, record).into_iter().filter(|entry| entry.key != key);
             let txn = others.fold(unchanged, |txn, entry| txn.delete(&entry.key));
-            if !self.client.commit(txn.put(&key, leaving, Some(lease))).await?.is_done {
-                return Ok(false);
+            match self.client.commit(txn.put(&key, leaving, Some(lease))).await {
+                Ok(outcome) if !outcome.is_done => return Ok(false),
+                // With no space for the mark, there is still none needed to go.
+                Err(error) if !fault::is_full(&error) => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
         if self.client.revoke(lease).await? || !record.leaving {
