@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, LONGEST, Place};
+use super::client::Client;
 use super::fault::{Failure, Fault};
+use super::servers::{LONGEST, Place};
 use super::wire::{Header, KeyValue, encoded, end_of, number};
 use crate::registry::Result;
 use crate::registry::http::{HttpCause, Stream};
@@ -88,7 +89,7 @@ impl Client {
                 // A watch is refused by an answer that looks like any other.
                 Err(fault) if fault.is_stale_login() && !has_logged_in => {
                     has_logged_in = true;
-                    self.renew_credentials().await;
+                    self.renew_credentials();
                 }
                 Err(fault) => return Err(self.error(Failure::Refused(fault))),
             }

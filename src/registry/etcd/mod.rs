@@ -16,6 +16,7 @@ mod login;
 mod record;
 mod registering;
 mod renewing;
+mod servers;
 mod watch;
 mod wire;
 
@@ -225,7 +226,7 @@ impl Registry for Etcd {
     }
 
     async fn renew_credentials(&self) -> Result<()> {
-        self.client.renew_credentials().await;
+        self.client.renew_credentials();
         Ok(())
     }
 }
