@@ -84,10 +84,10 @@ impl Etcd {
     /// Writes again what somebody has deleted.
     async fn look_after(&self, id: &ServiceId, holding: Holding, entries: Vec<Entry>) -> Result<Holding> {
         let lease = holding.lease;
-        let Some(remaining) = self.client.time_to_live(lease).await? else {
+        let Some(keys) = self.client.keys_on(lease).await? else {
             return self.revive(id, holding).await;
         };
-        let is_there = |entry: &Entry| remaining.keys.iter().any(|key| key == entry.key.as_bytes());
+        let is_there = |entry: &Entry| keys.iter().any(|key| key == entry.key.as_bytes());
         if entries.iter().all(is_there) {
             return Ok(holding);
         }
