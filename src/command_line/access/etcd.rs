@@ -52,9 +52,13 @@ impl AccessArguments {
         let user = user.or(said).or(variable);
         let its_password = its_password.filter(|_| is_its_user);
         let password = url.password().map(|password| (ApiKey::Given(password.clone()), in_url()));
-        let password = password.or_else(|| key(self.api_key, self.api_key_file, sources));
+        // Those of the old client are for another kind of registry.
+        let is_said = self.api_key.is_some() || self.api_key_file.is_some();
+        let password =
+            password.or_else(|| is_said.then(|| key(self.api_key, self.api_key_file, sources)).flatten());
         let given = |said: Said| (ApiKey::Given(Secret::new(said.value)), said.origin);
-        let password = password.or_else(|| its_password.or_else(|| Said::in_variable(PASSWORD)).map(given));
+        let variable = its_password.or_else(|| Said::in_variable(PASSWORD)).filter(|_| user.is_some());
+        let password = password.or_else(|| variable.map(given));
         match (user, password) {
             (Some(Said { value: username, origin }), Some((api_key, key_origin))) => {
                 let login = if url.user().is_some() && url.password().is_some() {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, LONGEST, Place};
+use super::client::Client;
 use super::fault::{Failure, Fault};
+use super::servers::{LONGEST, Place};
 use super::wire::{Header, KeyValue, encoded, end_of, number};
 use crate::registry::Result;
 use crate::registry::http::{HttpCause, Stream};
@@ -55,7 +56,7 @@ impl Change {
 /// A watch that is open.
 pub(in crate::registry) struct Changes<'a> {
     client: &'a Client,
-    stream: Stream,
+    stream: Box<Stream>,
     place: Place,
     prefix: String,
     /// What its first line told.
@@ -101,7 +102,7 @@ impl Client {
                 // A watch is refused by an answer that looks like any other.
                 Err(fault) if fault.is_stale_login() && !has_logged_in => {
                     has_logged_in = true;
-                    self.renew_credentials().await;
+                    self.renew_credentials();
                 }
                 Err(fault) => return Err(self.error(Failure::Refused(fault))),
             }
@@ -120,13 +121,11 @@ impl Changes<'_> {
             return Ok(first);
         }
         loop {
-            let line = match tokio::time::timeout(SILENCE, self.stream.line(LONGEST)).await {
-                Ok(line) => line.map_err(|cause| self.lost(cause.into()))?,
-                Err(_) => {
-                    self.check().await?;
-                    continue;
-                }
+            let Ok(line) = tokio::time::timeout(SILENCE, self.stream.line(LONGEST)).await else {
+                self.check().await?;
+                continue;
             };
+            let line = line.map_err(|cause| self.lost(cause.into()))?;
             let line = line
                 .ok_or_else(|| self.lost(HttpCause::Broken("the server has closed it".to_owned()).into()))?;
             let message = serde_json::from_slice(&line)
@@ -151,7 +150,7 @@ impl Changes<'_> {
     }
 
     fn lost(&self, failure: Failure) -> crate::registry::Error {
-        self.client.move_on();
+        self.client.move_on_from(&self.place);
         self.client.error(failure)
     }
 }

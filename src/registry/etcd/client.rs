@@ -2,85 +2,30 @@
 //!
 //! * A server is asked until it fails, does not answer within [`PATIENCE`], or the call is dropped: then the next.
 //! * A call that is refused for want of a login, or for an old one, is sent again once after another.
-//! * What the gateway serves under `/v3` is under `/v3beta` and `/v3alpha` in versions before 3.4.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracing::debug;
-use url::Url;
 
 use super::fault::{EtcdCause, Failure, Fault};
 use super::kv::Range;
-use super::login::{Login, Ticket};
+use super::login::Login;
+use super::servers::{Ask, Place, Reply, Servers, Shape};
 use crate::model::{Timestamp, printable};
-use crate::registry::endpoints::Endpoints;
-use crate::registry::http::{Http, HttpCause, Stream};
+use crate::registry::http::{HttpCause, Stream};
 use crate::registry::{Access, Error, EtcdUrl, Result};
 
 /// How long a server is waited for before the next is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A page of the largest values that etcd takes by default would be longer. Ours are a few kilobytes each.
-pub(super) const LONGEST: usize = 64 << 20;
-const GATEWAYS: [&str; 3] = ["v3", "v3beta", "v3alpha"];
 
 /// A cluster, as a client sees it. It is connected to at the first call, and each call can be dropped at any await.
 pub(in crate::registry) struct Client {
-    http: Http,
-    endpoints: Endpoints<Endpoint>,
+    servers: Arc<Servers>,
     login: Login,
     /// The registry's URL, for messages.
     shown: String,
-}
-
-/// One server of it.
-struct Endpoint {
-    base: Url,
-    /// Which of [`GATEWAYS`] it has.
-    gateway: AtomicUsize,
-}
-
-/// A request.
-struct Ask<'a> {
-    path: &'a str,
-    body: &'a str,
-    ticket: Ticket,
-    shape: Shape,
-}
-
-/// What is to come.
-#[derive(Clone, Copy)]
-enum Shape {
-    /// An answer as a whole.
-    Whole,
-    /// One that goes on and on.
-    Open,
-}
-
-enum Reply {
-    /// All of it, and the time by the server's clock.
-    Whole(Value, Option<Timestamp>),
-    /// The stream that it comes in, where from, and what has come first.
-    Open(Stream, Place, Value),
-}
-
-impl Reply {
-    fn into_value(self) -> Value {
-        match self {
-            Self::Whole(value, _) | Self::Open(_, _, value) => value,
-        }
-    }
-}
-
-/// Where a server is reached.
-#[derive(Clone)]
-pub(super) struct Place {
-    base: Url,
-    gateway: &'static str,
 }
 
 /// Whether a call needs a login.
@@ -94,18 +39,17 @@ pub(super) enum Rights {
 
 impl Client {
     pub(in crate::registry) fn new(url: &EtcdUrl, access: &Access) -> Self {
-        let endpoints = url.endpoints().map(|base| Endpoint { base, gateway: AtomicUsize::new(0) });
+        let servers = Arc::new(Servers::new(url, &access.tls));
         Self {
-            http: Http::new(&access.tls),
-            endpoints: Endpoints::shuffled(endpoints.collect()),
-            login: Login::new(url.credentials(access)),
+            login: Login::new(url.credentials(access), Arc::clone(&servers)),
+            servers,
             shown: url.as_str().to_owned(),
         }
     }
 
     /// The next call logs in anew.
-    pub(in crate::registry) async fn renew_credentials(&self) {
-        self.login.forget().await;
+    pub(in crate::registry) fn renew_credentials(&self) {
+        self.login.forget();
     }
 
     /// The time by the clock of the server that answers, who has to let us read what is under `prefix`.
@@ -142,7 +86,7 @@ impl Client {
         &self,
         path: &str,
         body: &Value,
-    ) -> std::result::Result<(Stream, Place, Value), Failure> {
+    ) -> std::result::Result<(Box<Stream>, Place, Value), Failure> {
         match self.send(path, &body.to_string(), Shape::Open, Rights::Needed).await? {
             Reply::Open(stream, place, first) => Ok((stream, place, first)),
             Reply::Whole(..) => Err(HttpCause::Nonsense("it has come to its end".to_owned()).into()),
@@ -158,113 +102,34 @@ impl Client {
         rights: Rights,
     ) -> std::result::Result<Reply, Failure> {
         let ticket = match rights {
-            Rights::Needed => self.login.ticket(self).await?,
-            Rights::NotNeeded => self.login.at_hand().await,
+            Rights::Needed => self.login.ticket().await?,
+            Rights::NotNeeded => self.login.at_hand(),
         };
-        let ask = Ask { path, body, ticket, shape };
-        match self.at_any(&ask).await {
+        let ask = Ask { path, body, ticket, shape, patience: PATIENCE };
+        match self.servers.at_any(&ask).await {
             Err(Failure::Refused(fault)) if fault.is_stale_login() => {
-                let ticket = self.login.other_than(&ask.ticket, self).await?;
-                self.at_any(&Ask { ticket, ..ask }).await
+                let ticket = self.login.other_than(&ask.ticket).await?;
+                self.servers.at_any(&Ask { ticket, ..ask }).await
             }
             answer => answer,
         }
     }
 
-    /// Asks one server after the other, until one can answer.
-    async fn at_any(&self, ask: &Ask<'_>) -> std::result::Result<Reply, Failure> {
-        let mut tries = self.endpoints.count();
-        loop {
-            let attempt = self.endpoints.attempt();
-            let answer = tokio::time::timeout(PATIENCE, self.exchange(attempt.server(), ask)).await;
-            let answer = answer.unwrap_or_else(|_| Err(HttpCause::TimedOut(PATIENCE).into()));
-            tries -= 1;
-            match answer {
-                Err(failure) if failure.is_of_server() => {
-                    debug!(endpoint = %attempt.server().base, ?failure, "asking the next");
-                    if tries == 0 {
-                        return Err(failure);
-                    }
-                }
-                answer => {
-                    attempt.answered();
-                    return answer;
-                }
-            }
-        }
-    }
-
-    /// Asks one server, under the path that its version has.
-    async fn exchange(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> std::result::Result<Reply, Failure> {
-        let first = endpoint.gateway.load(Ordering::Relaxed);
-        for number in (0..GATEWAYS.len()).map(|step| (first + step) % GATEWAYS.len()) {
-            let place = Place { base: endpoint.base.clone(), gateway: GATEWAYS[number] };
-            match self.exchange_at(place, ask).await {
-                Err(failure) if is_no_page(&failure) => {}
-                answer => {
-                    endpoint.gateway.store(number, Ordering::Relaxed);
-                    return answer;
-                }
-            }
-        }
-        Err(self.without_gateway(endpoint).await)
-    }
-
-    async fn exchange_at(&self, place: Place, ask: &Ask<'_>) -> std::result::Result<Reply, Failure> {
-        let request = request(&place, ask)?;
-        match ask.shape {
-            Shape::Whole => {
-                let answer = self.http.send(request, LONGEST).await?;
-                Ok(Reply::Whole(parsed(answer.status, &answer.body)?, answer.date))
-            }
-            Shape::Open => {
-                let mut stream = self.http.open(request).await?;
-                let line = stream.line(LONGEST).await?.unwrap_or_default();
-                let first = parsed(stream.status, &line)?;
-                Ok(Reply::Open(stream, place, first))
-            }
-        }
-    }
-
-    /// Logs in: the token of a user.
-    pub(super) async fn authenticate(&self, body: &Value) -> std::result::Result<Value, Failure> {
-        let body = body.to_string();
-        let ask = Ask { path: "auth/authenticate", body: &body, ticket: None, shape: Shape::Whole };
-        self.at_any(&ask).await.map(Reply::into_value)
-    }
-
-    /// Why none of the paths is there.
-    async fn without_gateway(&self, endpoint: &Endpoint) -> Failure {
-        let version = async {
-            let request = Request::new(Method::GET, join(&endpoint.base, "version")?);
-            let answer = self.http.send(request, LONGEST).await?;
-            let answer: Option<Value> = serde_json::from_slice(&answer.body).ok();
-            let version = answer.and_then(|answer| Some(answer.get("etcdserver")?.as_str()?.to_owned()));
-            Ok::<_, Failure>(version)
-        };
-        match version.await {
-            Ok(Some(version)) => Failure::Etcd(EtcdCause::NoGateway { version: printable(&version) }),
-            Ok(None) => HttpCause::Nonsense("it has no page of etcd's".to_owned()).into(),
-            Err(failure) => failure,
-        }
-    }
-
-    /// Asks one server, and no other.
+    /// Asks the server at `place`, and no other.
     pub(super) async fn ask_at(
         &self,
         place: &Place,
         path: &str,
         body: &Value,
     ) -> std::result::Result<Value, Failure> {
-        let (body, ticket) = (body.to_string(), self.login.ticket(self).await?);
-        let ask = Ask { path, body: &body, ticket, shape: Shape::Whole };
-        let answer = tokio::time::timeout(PATIENCE, self.exchange_at(place.clone(), &ask)).await;
-        answer.unwrap_or(Err(HttpCause::TimedOut(PATIENCE).into())).map(Reply::into_value)
+        let (body, ticket) = (body.to_string(), self.login.ticket().await?);
+        let ask = Ask { path, body: &body, ticket, shape: Shape::Whole, patience: PATIENCE };
+        self.servers.at(place, &ask).await
     }
 
-    /// The next call goes to another server than the last.
-    pub(super) fn move_on(&self) {
-        drop(self.endpoints.attempt());
+    /// The next call goes to another server than this one.
+    pub(super) fn move_on_from(&self, place: &Place) {
+        self.servers.move_on_from(place);
     }
 
     pub(super) fn error(&self, failure: Failure) -> Error {
@@ -297,55 +162,4 @@ impl Client {
             },
         }
     }
-}
-
-fn join(base: &Url, path: &str) -> std::result::Result<Url, Failure> {
-    base.join(path).map_err(|error| HttpCause::Client(error.to_string()).into())
-}
-
-fn request(place: &Place, ask: &Ask<'_>) -> std::result::Result<Request, Failure> {
-    let url = join(&place.base, &format!("{}/{}", place.gateway, ask.path))?;
-    let mut request = Request::new(Method::POST, url);
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(ticket) = &ask.ticket {
-        request.headers_mut().insert(AUTHORIZATION, HeaderValue::clone(ticket));
-    }
-    *request.body_mut() = Some(ask.body.to_owned().into());
-    Ok(request)
-}
-
-fn is_no_page(failure: &Failure) -> bool {
-    match failure {
-        Failure::Http(HttpCause::Status { status, .. }) => *status == 404,
-        Failure::Refused(fault) => fault.is_no_page(),
-        _ => false,
-    }
-}
-
-/// What was said: one value, or where an answer is a stream, the values of its lines as a list.
-fn parsed(status: StatusCode, body: &[u8]) -> std::result::Result<Value, Failure> {
-    let values: serde_json::Result<Vec<Value>> =
-        serde_json::Deserializer::from_slice(body).into_iter().collect();
-    match values {
-        Ok(values) => {
-            if let Some(fault) = values.iter().find_map(Fault::in_answer) {
-                return Err(Failure::Refused(fault));
-            }
-            if status.is_success() {
-                let mut values = values;
-                return Ok(if values.len() == 1 { values.swap_remove(0) } else { Value::Array(values) });
-            }
-        }
-        Err(error) if status.is_success() => {
-            return Err(HttpCause::Nonsense(printable(&error.to_string())).into());
-        }
-        Err(_) => {}
-    }
-    let status = status.as_u16();
-    if (300..400).contains(&status) {
-        // It may have secrets in it.
-        return Err(HttpCause::Redirect { status, location: None }.into());
-    }
-    let message = printable(String::from_utf8_lossy(body).trim());
-    Err(HttpCause::Status { status, message }.into())
 }

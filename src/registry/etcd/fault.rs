@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::message::Hint;
 use crate::model::printable;
-use crate::registry::HttpCause;
+use crate::registry::{Cause, Error, HttpCause};
 
 /// Why etcd did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum EtcdCause {
     #[error("it asks for a login")]
     NoLogin,
     /// It is there, but its interface for HTTP is not.
-    #[error("etcd {version} answers there, but its JSON gateway is off")]
+    #[error("etcd {version} answers there, but not its JSON gateway")]
     NoGateway {
         /// Which version it is.
         version: String,
@@ -43,13 +43,14 @@ impl Hint for EtcdCause {
             Self::Refused { code: PERMISSION_DENIED, .. } => {
                 "grant the user's role the right to read and write the keys under the registry's prefix"
             }
-            Self::Refused { message, .. } if message.contains("space exceeded") => {
+            Self::Refused { message, .. } if message.contains(FULL) => {
                 "compact and defragment etcd, then `etcdctl alarm disarm`"
             }
             Self::Login { .. } => "check --username and --api-key-file, or ETCDCTL_USER and ETCDCTL_PASSWORD",
             Self::NoLogin => "give a user with --username and --api-key-file, or in ETCDCTL_USER",
             Self::NoGateway { .. } => {
-                "start it with --enable-grpc-gateway (`enable-grpc-gateway: true` in its configuration file)"
+                "name its port for clients, usually 2379; `enable-grpc-gateway: true` in its configuration file turns the \
+                 gateway on"
             }
             Self::Refused { .. } => return None,
         };
@@ -57,6 +58,15 @@ impl Hint for EtcdCause {
     }
 }
 
+/// Whether etcd has no space left to write to.
+pub(super) fn is_full(error: &Error) -> bool {
+    let Error::Unavailable { source: Cause::Etcd(EtcdCause::Refused { message, .. }), .. } = error else {
+        return false;
+    };
+    message.contains(FULL)
+}
+
+const FULL: &str = "space exceeded";
 const CANCELLED: u64 = 1;
 const UNKNOWN: u64 = 2;
 const INVALID_ARGUMENT: u64 = 3;

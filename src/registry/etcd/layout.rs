@@ -8,7 +8,7 @@ use crate::model::ServiceId;
 use crate::registry::url::etcd::is_label;
 use crate::registry::{EtcdLayout, EtcdUrl};
 
-/// How long SkyDNS's clients may keep what they were told, in seconds.
+/// How long clients of `SkyDNS` may keep what they were told, in seconds.
 const SKYDNS_TTL: u8 = 60;
 
 /// A key with the value that it is to have.

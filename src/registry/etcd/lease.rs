@@ -50,8 +50,6 @@ pub(in crate::registry) struct Remaining {
     pub(in crate::registry) left: Duration,
     /// How long a renewal makes it.
     pub(in crate::registry) granted: Duration,
-    /// What ends with it.
-    pub(in crate::registry) keys: Vec<Vec<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -126,17 +124,22 @@ impl Client {
 
     /// How a lease fares; none where there is none.
     pub(in crate::registry) async fn time_to_live(&self, id: LeaseId) -> Result<Option<Remaining>> {
-        let body = json!({"ID": id.get().to_string(), "keys": true}).to_string();
-        let told = match self.ask("lease/timetolive", &body, Rights::Needed).await {
-            Ok(answer) => self.parse::<Told>(answer)?,
-            Err(Failure::Refused(fault)) if fault.is_no_lease() => return Ok(None),
-            Err(failure) => return Err(self.error(failure)),
-        };
+        let told = self.told(json!({"ID": id.get().to_string()})).await?;
         let seconds = |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        Ok((told.ttl >= 0).then(|| Remaining {
-            left: seconds(told.ttl),
-            granted: seconds(told.granted),
-            keys: told.keys.into_iter().map(|key| key.0).collect(),
-        }))
+        Ok(told.map(|told| Remaining { left: seconds(told.ttl), granted: seconds(told.granted) }))
+    }
+
+    /// What ends with a lease; none where there is none. Whoever asks has to have the right to read all of it.
+    pub(in crate::registry) async fn keys_on(&self, id: LeaseId) -> Result<Option<Vec<Vec<u8>>>> {
+        let told = self.told(json!({"ID": id.get().to_string(), "keys": true})).await?;
+        Ok(told.map(|told| told.keys.into_iter().map(|key| key.0).collect()))
+    }
+
+    async fn told(&self, body: Value) -> Result<Option<Told>> {
+        match self.ask("lease/timetolive", &body.to_string(), Rights::Needed).await {
+            Ok(answer) => Ok(Some(self.parse::<Told>(answer)?).filter(|told| told.ttl >= 0)),
+            Err(Failure::Refused(fault)) if fault.is_no_lease() => Ok(None),
+            Err(failure) => Err(self.error(failure)),
+        }
     }
 }

@@ -1,84 +1,122 @@
 //! The token that a user's name and password are good for.
 //!
-//! A login costs etcd some 70 ms of computing, so there is one only when a token is first needed, or is refused.
+//! A login costs etcd some 70 ms of computing, so there is one only when a token is first needed, or is refused. Where
+//! many log in at a time, etcd works on all of them together: whoever gives up and asks again only adds to that, and in
+//! the end nobody gets through. A login is therefore gone on with when the call that asked for it is given up, is waited
+//! for longer than other calls, and when it fails, the next one waits, each time longer.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::client::Client;
 use super::fault::{EtcdCause, Failure};
+use super::servers::{Ask, Reply, Servers, Shape};
 use crate::registry::Credentials;
 use crate::registry::http::{HttpCause, key};
+
+/// How long the first login may take; each that fails doubles that.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long any may take at most.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(25);
+/// How long one waits at most that comes after others have failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Who we are, and the token that we got for it.
 pub(super) struct Login {
     credentials: Option<Credentials>,
-    current: Mutex<Standing>,
+    servers: Arc<Servers>,
+    ticket: Mutex<Option<Ticket>>,
+    under_way: tokio::sync::Mutex<Option<JoinHandle<Result<Ticket, Failure>>>>,
+    /// How many logins in a row have come to nothing for want of time.
+    failures: AtomicU32,
 }
 
 /// What a request carries; none where etcd asks for no login.
 pub(super) type Ticket = Option<Arc<HeaderValue>>;
 
-#[derive(Default)]
-enum Standing {
-    #[default]
-    NotLoggedIn,
-    LoggedIn(Ticket),
-}
-
 impl Login {
-    pub(super) fn new(credentials: Option<Credentials>) -> Self {
-        Self { credentials, current: Mutex::default() }
+    pub(super) fn new(credentials: Option<Credentials>, servers: Arc<Servers>) -> Self {
+        Self {
+            credentials,
+            servers,
+            ticket: Mutex::default(),
+            under_way: tokio::sync::Mutex::default(),
+            failures: AtomicU32::new(0),
+        }
     }
 
     /// What is at hand, without asking anybody for it.
-    pub(super) async fn at_hand(&self) -> Ticket {
-        match &*self.current.lock().await {
-            Standing::LoggedIn(ticket) => ticket.clone(),
-            Standing::NotLoggedIn => None,
-        }
+    pub(super) fn at_hand(&self) -> Ticket {
+        self.current().clone().flatten()
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Ticket>> {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What requests are to carry: of the last login, or of a new one.
-    pub(super) async fn ticket(&self, client: &Client) -> Result<Ticket, Failure> {
+    pub(super) async fn ticket(&self) -> Result<Ticket, Failure> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
-        let mut current = self.current.lock().await;
-        if let Standing::LoggedIn(ticket) = &*current {
-            return Ok(ticket.clone());
+        let current = self.current().clone();
+        if let Some(ticket) = current {
+            return Ok(ticket);
         }
-        let ticket = authenticate(credentials, client).await?;
-        *current = Standing::LoggedIn(ticket.clone());
-        Ok(ticket)
+        let mut under_way = self.under_way.lock().await;
+        let current = self.current().clone();
+        if let Some(ticket) = current {
+            return Ok(ticket);
+        }
+        let login = under_way.get_or_insert_with(|| {
+            let failures = self.failures.load(Ordering::Relaxed);
+            tokio::spawn(log_in(credentials.clone(), Arc::clone(&self.servers), failures))
+        });
+        let ended = login.await.unwrap_or_else(|error| Err(HttpCause::Client(error.to_string()).into()));
+        *under_way = None;
+        match &ended {
+            Err(Failure::Http(HttpCause::TimedOut(_))) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
+            Ok(ticket) => {
+                self.failures.store(0, Ordering::Relaxed);
+                *self.current() = Some(ticket.clone());
+            }
+        }
+        ended
     }
 
     /// Likewise, but not `refused` again.
-    pub(super) async fn other_than(&self, refused: &Ticket, client: &Client) -> Result<Ticket, Failure> {
+    pub(super) async fn other_than(&self, refused: &Ticket) -> Result<Ticket, Failure> {
         if self.credentials.is_none() {
             return Err(Failure::Etcd(EtcdCause::NoLogin));
         }
-        {
-            let mut current = self.current.lock().await;
-            if matches!(&*current, Standing::LoggedIn(ticket) if ticket == refused) {
-                *current = Standing::NotLoggedIn;
-            }
-        }
-        self.ticket(client).await
+        self.current().take_if(|current| current == refused);
+        self.ticket().await
     }
 
     /// The next request logs in anew.
-    pub(super) async fn forget(&self) {
-        *self.current.lock().await = Standing::NotLoggedIn;
+    pub(super) fn forget(&self) {
+        *self.current() = None;
     }
 }
 
-async fn authenticate(credentials: &Credentials, client: &Client) -> Result<Ticket, Failure> {
-    let user = &credentials.username;
+/// A login that comes after so many that failed.
+async fn log_in(credentials: Credentials, servers: Arc<Servers>, failures: u32) -> Result<Ticket, Failure> {
+    let span = PATIENCE.saturating_mul(1 << failures.min(5));
+    if failures > 0 {
+        tokio::time::sleep(span.min(LONGEST_PAUSE).mul_f64(fastrand::f64())).await;
+    }
+    let user = credentials.username;
     let password = key::read(&credentials.api_key).await?;
-    match client.authenticate(&json!({"name": user, "password": password.expose()})).await {
+    let body = json!({"name": user, "password": password.expose()}).to_string();
+    let patience = span.min(LONGEST_PATIENCE);
+    let ask = Ask { path: "auth/authenticate", body: &body, ticket: None, shape: Shape::Whole, patience };
+    match servers.at_any(&ask).await.map(Reply::into_value) {
         Ok(answer) => {
             let token = answer["token"].as_str().unwrap_or_default();
             let mut token = HeaderValue::from_str(token)
@@ -92,7 +130,7 @@ async fn authenticate(credentials: &Credentials, client: &Client) -> Result<Tick
             Ok(None)
         }
         Err(Failure::Refused(fault)) if fault.is_wrong_login() => {
-            Err(Failure::Etcd(EtcdCause::Login { user: user.clone(), message: fault.message }))
+            Err(Failure::Etcd(EtcdCause::Login { user, message: fault.message }))
         }
         Err(failure) => Err(failure),
     }

@@ -18,6 +18,7 @@ mod login;
 mod record;
 mod registering;
 mod renewing;
+mod servers;
 mod watch;
 mod wire;
 
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::json;
 
 use self::client::Client;
 pub use self::fault::EtcdCause;
@@ -73,9 +75,14 @@ impl Etcd {
             return Ok(self.client.commit(unchanged.delete(&key)).await?.is_done);
         };
         if !record.leaving {
-            let leaving = Record { leaving: true, ..record.clone() };
-            if !self.client.commit(self.writing(&leaving, lease, Some(found))).await?.is_done {
-                return Ok(false);
+            let leaving = json!(Record { leaving: true, ..record.clone() }).to_string();
+            let others = layout::entries(&self.url, record).into_iter().filter(|entry| entry.key != key);
+            let txn = others.fold(unchanged, |txn, entry| txn.delete(&entry.key));
+            match self.client.commit(txn.put(&key, leaving, Some(lease))).await {
+                Ok(outcome) if !outcome.is_done => return Ok(false),
+                // With no space for the mark, there is still none needed to go.
+                Err(error) if !fault::is_full(&error) => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
         if self.client.revoke(lease).await? || !record.leaving {
@@ -223,7 +230,7 @@ impl Registry for Etcd {
     }
 
     async fn renew_credentials(&self) -> Result<()> {
-        self.client.renew_credentials().await;
+        self.client.renew_credentials();
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! Heartbeats. Most are one request that writes nothing: the renewal of a lease. Every tenth also looks whether the keys
 //! are still there, since a lease says nothing about them.
 
+use tracing::info;
+
 use super::Etcd;
 use super::kv::Txn;
 use super::layout::{self, Entry};
@@ -82,10 +84,10 @@ impl Etcd {
     /// Writes again what somebody has deleted.
     async fn look_after(&self, id: &ServiceId, holding: Holding, entries: Vec<Entry>) -> Result<Holding> {
         let lease = holding.lease;
-        let Some(remaining) = self.client.time_to_live(lease).await? else {
+        let Some(keys) = self.client.keys_on(lease).await? else {
             return self.revive(id, holding).await;
         };
-        let is_there = |entry: &Entry| remaining.keys.iter().any(|key| key == entry.key.as_bytes());
+        let is_there = |entry: &Entry| keys.iter().any(|key| key == entry.key.as_bytes());
         if entries.iter().all(is_there) {
             return Ok(holding);
         }
@@ -104,14 +106,17 @@ impl Etcd {
             }
             Some(_) => return self.revive(id, holding).await,
         };
+        let mut is_needed = false;
         for entry in entries.iter().filter(|entry| !is_there(entry)) {
             // One that is on another lease is another's: two services may share an address.
             if self.client.get(&entry.key).await?.is_none() {
                 txn = txn.put(&entry.key, &entry.value, Some(lease));
+                is_needed = true;
             }
         }
-        self.client.commit(txn).await?;
-        tracing::info!(service = %id, "wrote keys again that somebody had deleted");
+        if is_needed && self.client.commit(txn).await?.is_done {
+            info!(service = %id, "wrote keys again that somebody had deleted");
+        }
         Ok(holding)
     }
 }

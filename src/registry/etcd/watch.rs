@@ -117,7 +117,7 @@ impl<'a> Following<'a> {
 
     fn value_set(&mut self, id: ConfigurationId, value: String) -> Option<EventBody> {
         let old_value = self.values.insert(id.clone(), value.clone());
-        (old_value.as_ref() != Some(&value)).then(|| EventBody::ConfigurationUpdate {
+        (old_value.as_ref() != Some(&value)).then_some(EventBody::ConfigurationUpdate {
             old_value,
             new_value: value,
             configuration_value_id: id,

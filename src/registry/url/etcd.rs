@@ -18,7 +18,7 @@ pub struct EtcdUrl {
     /// Without slashes at its ends.
     prefix: String,
     layouts: Vec<EtcdLayout>,
-    /// What SkyDNS's names end in.
+    /// What names in DNS end in.
     domain: String,
     user: Option<Secret>,
     password: Option<Secret>,
@@ -32,7 +32,7 @@ pub enum EtcdLayout {
     Native,
     /// registrator's: `/<prefix>/<name>/<id>`, `address:port`.
     Registrator,
-    /// SkyDNS's, which CoreDNS reads: `/skydns/<domain, reversed>/<name>/<id>`.
+    /// That of `SkyDNS`, which `CoreDNS` reads: `/skydns/<domain, reversed>/<name>/<id>`.
     SkyDns,
     /// gRPC-Go's: `<prefix>/<name>/<address:port>`.
     Grpc,

@@ -184,3 +184,23 @@ fn a_wrapper_renews_over_tls() {
     wait_until("heartbeats", || count(&log, "request succeeded") >= 3);
     holds_for(Duration::from_secs(1), "the registration", || !says(&log, "request failed"));
 }
+
+#[tokio::test]
+async fn of_many_that_log_in_at_a_time_all_get_in_however_impatient() {
+    let Some(etcd) = Etcd::with_login(Release::Trixie, "of_many_that_log_in_at_a_time", &[]) else { return };
+    let registering = (0..30).map(|number| {
+        let registry = at(&etcd.url(), &access(ApiKey::Given(Secret::new(APP))));
+        tokio::spawn(async move {
+            let (registration, claim) = (registration(&format!("web{number}"), &[]), claim());
+            loop {
+                let attempt = registry.register(&registration, &claim);
+                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(500), attempt).await {
+                    return;
+                }
+            }
+        })
+    });
+    for registering in registering.collect::<Vec<_>>() {
+        tokio::time::timeout(Duration::from_secs(60), registering).await.unwrap().unwrap();
+    }
+}

@@ -132,7 +132,9 @@ fn keys_that_somebody_deleted_are_written_again() {
         wait_until("the registration", || keys().len() == 2);
         let before = keys();
         for lost in [&["/service-registry/web/web1"][..], &[KEY], &[KEY, "/service-registry/web/web1"]] {
-            lost.iter().for_each(|key| etcd.delete(key));
+            for key in lost {
+                etcd.delete(key);
+            }
             wait_until("the keys", || keys() == before);
         }
         assert_eq!(count(&log, "wrote keys again"), 3);
@@ -277,7 +279,7 @@ fn a_gateway_that_is_off_is_told_as_such() {
         let output = raxsr(&Place::new(), &etcd.url(), &["services", "list"]);
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("its JSON gateway is off") && said.contains("--enable-grpc-gateway"), "{said}");
+        assert!(said.contains("but not its JSON gateway") && said.contains("enable-grpc-gateway"), "{said}");
     }
 }
 
@@ -297,4 +299,23 @@ fn etcds_own_variables_say_where_it_is() {
     let bad = list("etcd://", "unix:///run/etcd".to_owned());
     assert_eq!(bad.status.code(), Some(2), "{bad:?}");
     assert!(String::from_utf8_lossy(&bad.stderr).contains("ETCDCTL_ENDPOINTS"), "{bad:?}");
+}
+
+#[test]
+fn an_etcd_without_space_is_told_as_such_and_can_be_left() {
+    for release in Release::ALL {
+        let options = ["--quota-backend-bytes=100000"];
+        let Some(etcd) = Etcd::with(release, "an_etcd_without_space", &options) else { continue };
+        let (place, url) = (Place::new(), etcd.url());
+        let (mut wrapper, log) = wrapper(&place, &url, "log", &[]);
+        wait_until("the registration", || lists(&place, &url));
+        let large = json!({"key": base64("large"), "value": base64(&"x".repeat(60_000))});
+        wait_until("no space", || etcd.ask("kv/put", &large).0 != 200);
+        let said = raxsr(&place, &url, &["configuration", "set", "key", "value"]);
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(said.contains("space exceeded") && said.contains("alarm disarm"), "{said}");
+        wrapper.signal(Signal::SIGTERM);
+        wrapper.wait();
+        assert!(etcd.keys(KEY).is_empty(), "{}", fs::read_to_string(&log).unwrap());
+    }
 }

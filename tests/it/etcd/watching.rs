@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use service_registry_wrapper::model::{ConfigurationValue, EventBody, HeartbeatTimeout, Registration};
 use service_registry_wrapper::registry::{Access, Claim, IfTaken, Owner, Watch};
@@ -144,5 +145,24 @@ async fn a_watch_moves_to_another_server_and_misses_nothing() {
             etcd.restart();
         }
         assert_eq!(etcd.ask("kv/range", &json!({"key": "AA=="})).0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_leaves_a_server_that_is_frozen() {
+    let Some(etcd) = Etcd::cluster(Release::Trixie, "a_watch_leaves_a_server_that_is_frozen") else { return };
+    let url = format!("etcd://{},{}", etcd.members[0].address, etcd.members[1].address);
+    let registry = at(&url, &Access::default());
+    let mut watch = registry.watch().await.unwrap();
+    registry.register(&registration("web1", &[]), &claim()).await.unwrap();
+    assert_eq!(told(&mut *watch, 1).await, ["service.join web1"]);
+    // It listens to one of the two.
+    for number in 0..2 {
+        etcd.members[number].signal(Signal::SIGSTOP);
+        let registration = registration(&format!("web-{number}"), &[]);
+        let again = claim();
+        while registry.register(&registration, &again).await.is_err() {}
+        assert_eq!(told(&mut *watch, 1).await, [format!("service.join web-{number}")]);
+        etcd.members[number].signal(Signal::SIGCONT);
     }
 }

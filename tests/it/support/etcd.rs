@@ -231,8 +231,7 @@ impl Etcd {
     /// Asks whichever member answers first, directly.
     #[track_caller]
     pub(crate) fn ask(&self, path: &str, body: &Value) -> (u16, Value) {
-        let answers = self.members.iter().filter_map(|member| member.ask(path, body).ok());
-        answers.into_iter().next().expect("somebody answers")
+        self.members.iter().find_map(|member| member.ask(path, body).ok()).unwrap()
     }
 
     /// All keys that begin with `prefix`, and their values.
