@@ -332,6 +332,31 @@ fn a_denied_registration_is_one_clear_line() {
     assert!(!said.contains("sesame"), "{said}");
 }
 
+#[test]
+fn a_session_goes_on_at_the_next_server() {
+    let Some(mut servers) = Zookeeper::ensemble("a_session_goes_on_at_the_next_server") else { return };
+    let (place, url) = (Place::new(), Zookeeper::url_of(&servers));
+    let log = place.path().join("log");
+    let options = ["--registry", &url, "--id=web1", "--interval=20", "--log-level=debug"];
+    let _wrapper = place.wrapper(&options).start_with_log(&log, &["sleep", "600"]);
+    wait_until("the registration", || says(&log, "registered"));
+    let before = wait_for("its node everywhere", || {
+        let nodes: Vec<_> = servers.iter().map(|server| server.client().node(ID)).collect();
+        nodes.iter().all(Option::is_some).then(|| nodes[0].clone().unwrap())
+    });
+    let session = format!("sid=0x{:x}", before.owner);
+    let has_it =
+        |server: &Zookeeper| server.say("cons").is_ok_and(|connections| connections.contains(&session));
+    let connected = servers.iter().position(has_it).unwrap();
+    servers.remove(connected).kill();
+    wait_until("the session at another", || servers.iter().any(has_it));
+    wait_until("a quorum", || servers.iter().all(|server| server.say("srvr").unwrap().contains("Mode:")));
+    assert_eq!(servers[0].client().node(ID), Some(before));
+    assert!(!says(&log, "registered again"), "{}", fs::read_to_string(&log).unwrap());
+    assert_eq!(fs::read_to_string(&log).unwrap().matches("new session").count(), 1);
+    assert!(lists(&place, &url));
+}
+
 #[tokio::test]
 async fn metadata_of_any_characters_comes_back() {
     let Some(zookeeper) = Zookeeper::start("metadata_of_any_characters_comes_back") else { return };
