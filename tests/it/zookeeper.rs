@@ -511,6 +511,28 @@ async fn who_watches_is_told_how_a_service_left() {
 }
 
 #[test]
+fn a_server_of_the_api_can_have_its_services_there() {
+    let Some(zookeeper) = Zookeeper::start("a_server_of_the_api_can_have_its_services_there") else { return };
+    let place = Place::new();
+    let said = place.path().join("server.log");
+    let mut serve = place.program(RAXSR);
+    serve.args(["serve", "--listen=127.0.0.1:0", "--registry", &zookeeper.url()]);
+    let _server = Running::start(serve.stderr(fs::File::create(&said).unwrap()));
+    let url = wait_for("the server", || {
+        let said = fs::read_to_string(&said).unwrap();
+        Some(said.split_once("serving ")?.1.split_once(' ')?.0.to_owned())
+    });
+    let (mut wrapper, log) = wrapper(&place, &url, "log");
+    wait_until("the registration", || lists(&place, &zookeeper.url()) && lists(&place, &url));
+    let before = zookeeper.client().node(ENTRY).unwrap();
+    holds_for(2 * INTERVAL, "the session", || zookeeper.client().node(ENTRY).as_ref() == Some(&before));
+    assert!(!says(&log, "registered again"), "{}", fs::read_to_string(&log).unwrap());
+    wrapper.signal(Signal::SIGKILL);
+    wait_until("its end", || !lists(&place, &zookeeper.url()));
+    wrapper.wait();
+}
+
+#[test]
 fn events_are_said_to_be_elsewhere() {
     let Some(zookeeper) = Zookeeper::start("events_are_said_to_be_elsewhere") else { return };
     let output = raxsr(&Place::new(), &zookeeper.url(), &["events", "list"]);

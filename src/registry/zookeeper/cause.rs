@@ -85,7 +85,7 @@ impl Hint for ZookeeperCause {
                 "name the certificate of the authority that issued its certificate with --ca-cert"
             }
             Self::Untrusted { .. } => "see which names and dates its certificate has",
-            Self::Refused { code: -102 | -114 | -115, .. } => {
+            Self::Refused { code: -102 | -114 | -115 | -124, .. } => {
                 "check the user and the password: ZK_AUTH=digest:user:password, or --username and --api-key-file"
             }
             Self::Nonsense => "see whether it is ZooKeeper that answers there",
