@@ -332,6 +332,31 @@ fn a_denied_registration_is_one_clear_line() {
     assert!(!said.contains("sesame"), "{said}");
 }
 
+#[test]
+fn a_session_goes_on_at_the_next_server() {
+    let Some(mut servers) = Zookeeper::ensemble("a_session_goes_on_at_the_next_server") else { return };
+    let (place, url) = (Place::new(), Zookeeper::url_of(&servers));
+    let log = place.path().join("log");
+    let options = ["--registry", &url, "--id=web1", "--interval=20", "--log-level=debug"];
+    let _wrapper = place.wrapper(&options).start_with_log(&log, &["sleep", "600"]);
+    wait_until("the registration", || says(&log, "registered"));
+    let before = wait_for("its node everywhere", || {
+        let nodes: Vec<_> = servers.iter().map(|server| server.client().node(ID)).collect();
+        nodes.iter().all(Option::is_some).then(|| nodes[0].clone().unwrap())
+    });
+    let session = format!("sid=0x{:x}", before.owner);
+    let has_it =
+        |server: &Zookeeper| server.say("cons").is_ok_and(|connections| connections.contains(&session));
+    let connected = servers.iter().position(has_it).unwrap();
+    servers.remove(connected).kill();
+    wait_until("the session at another", || servers.iter().any(has_it));
+    wait_until("a quorum", || servers.iter().all(|server| server.say("srvr").unwrap().contains("Mode:")));
+    assert_eq!(servers[0].client().node(ID), Some(before));
+    assert!(!says(&log, "registered again"), "{}", fs::read_to_string(&log).unwrap());
+    assert_eq!(fs::read_to_string(&log).unwrap().matches("new session").count(), 1);
+    assert!(lists(&place, &url));
+}
+
 #[tokio::test]
 async fn metadata_of_any_characters_comes_back() {
     let Some(zookeeper) = Zookeeper::start("metadata_of_any_characters_comes_back") else { return };
@@ -483,6 +508,28 @@ async fn who_watches_is_told_how_a_service_left() {
     zookeeper.restart();
     while watch.next().await.is_err() {}
     owner.register(&registration("web3", &[]), &claim()).await.unwrap();
+}
+
+#[test]
+fn a_server_of_the_api_can_have_its_services_there() {
+    let Some(zookeeper) = Zookeeper::start("a_server_of_the_api_can_have_its_services_there") else { return };
+    let place = Place::new();
+    let said = place.path().join("server.log");
+    let mut serve = place.program(RAXSR);
+    serve.args(["serve", "--listen=127.0.0.1:0", "--registry", &zookeeper.url()]);
+    let _server = Running::start(serve.stderr(fs::File::create(&said).unwrap()));
+    let url = wait_for("the server", || {
+        let said = fs::read_to_string(&said).unwrap();
+        Some(said.split_once("serving ")?.1.split_once(' ')?.0.to_owned())
+    });
+    let (mut wrapper, log) = wrapper(&place, &url, "log");
+    wait_until("the registration", || lists(&place, &zookeeper.url()) && lists(&place, &url));
+    let before = zookeeper.client().node(ENTRY).unwrap();
+    holds_for(2 * INTERVAL, "the session", || zookeeper.client().node(ENTRY).as_ref() == Some(&before));
+    assert!(!says(&log, "registered again"), "{}", fs::read_to_string(&log).unwrap());
+    wrapper.signal(Signal::SIGKILL);
+    wait_until("its end", || !lists(&place, &zookeeper.url()));
+    wrapper.wait();
 }
 
 #[test]

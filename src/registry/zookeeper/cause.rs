@@ -84,8 +84,16 @@ impl Hint for ZookeeperCause {
             Self::Untrusted { reason, .. } if reason.contains("UnknownIssuer") => {
                 "name the certificate of the authority that issued its certificate with --ca-cert"
             }
+            Self::Connect { reason, .. }
+                if reason.contains("fatal alert") && reason.contains("Certificate") =>
+            {
+                "show it a certificate that it trusts, with --client-cert and --client-key"
+            }
+            Self::Connect { reason, .. } if reason.contains("tls") || reason.contains("TLS") => {
+                "see which of its ports speaks TLS: secureClientPort in its configuration"
+            }
             Self::Untrusted { .. } => "see which names and dates its certificate has",
-            Self::Refused { code: -102 | -114 | -115, .. } => {
+            Self::Refused { code: -102 | -114 | -115 | -124, .. } => {
                 "check the user and the password: ZK_AUTH=digest:user:password, or --username and --api-key-file"
             }
             Self::Nonsense => "see whether it is ZooKeeper that answers there",

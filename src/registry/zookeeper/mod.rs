@@ -227,7 +227,7 @@ impl Zookeeper {
             Fault::Refused(code) => {
                 let source = ZookeeperCause::refused(code).into();
                 match code {
-                    Code::NO_AUTH | Code::AUTH_FAILED | Code::INVALID_ACL => {
+                    Code::NO_AUTH | Code::AUTH_FAILED | Code::INVALID_ACL | Code::AUTH_REQUIRED => {
                         Error::Unauthorized { registry, source }
                     }
                     Code::BAD_ARGUMENTS | Code::QUOTA_EXCEEDED => Error::Invalid { registry, source },
@@ -316,6 +316,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// At random, but of version 1, as the HTTP API has its tokens.
+fn issue_token() -> Token {
+    let random = Uuid::new_v4().into_bytes();
+    Token::new(uuid::Builder::from_bytes(random).with_version(uuid::Version::Mac).into_uuid().to_string())
+}
+
 fn unsupported(operation: &'static str, supported_by: &'static str) -> Error {
     Error::Unsupported { operation, kind: KIND, supported_by }
 }
@@ -343,7 +349,7 @@ impl Registry for Zookeeper {
                 }
                 session.lives_until(Some(Instant::now() + timeout));
                 locked(&self.entering).remove(&key);
-                let token = Token::new(Uuid::new_v4().to_string());
+                let token = issue_token();
                 let registered = Registered::new(session, token.clone(), entered);
                 locked(&self.registered).insert(id.clone(), Arc::new(registered));
                 Ok(token)
@@ -374,7 +380,7 @@ impl Registry for Zookeeper {
         if !registered.session.is_usable() {
             return Err(self.no_service(id));
         }
-        registered.is_alive();
+        registered.renew();
         match self.check(&registered).await {
             Ok(Check::Listed) => Ok(token.clone()),
             Ok(Check::Gone) | Err(Fault::Expired) => Err(self.no_service(id)),

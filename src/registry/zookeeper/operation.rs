@@ -137,6 +137,7 @@ impl Code {
     pub(super) const AUTH_FAILED: Self = Self(-115);
     pub(super) const SESSION_MOVED: Self = Self(-118);
 
+    pub(super) const AUTH_REQUIRED: Self = Self(-124);
     pub(super) const QUOTA_EXCEEDED: Self = Self(-125);
 
     /// Its name in ZooKeeper's own documentation.
@@ -155,7 +156,7 @@ impl Code {
             Self::SESSION_MOVED => "SessionMoved",
             Self(-108) => "NoChildrenForEphemerals",
             Self(-119) => "NotReadOnly",
-            Self(-124) => "SessionClosedRequireAuth",
+            Self::AUTH_REQUIRED => "SessionClosedRequireSaslAuth",
             Self::QUOTA_EXCEEDED => "QuotaExceeded",
             _ => "an error",
         }

@@ -44,7 +44,7 @@ impl Registered {
     }
 
     /// It was heard of, and is listed for another timeout.
-    pub(super) fn is_alive(&self) {
+    pub(super) fn renew(&self) {
         self.session.lives_until(Some(Instant::now() + self.timeout()));
     }
 
@@ -106,7 +106,7 @@ impl Zookeeper {
             version = self.name(session, &mut record, version + 1, entry.and(done.last())).await?;
         }
         *locked(&registered.known) = Known { record, version };
-        registered.is_alive();
+        registered.renew();
         Ok(())
     }
 

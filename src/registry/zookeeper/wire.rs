@@ -115,8 +115,6 @@ impl<'a> Reader<'a> {
 /// What is known of a node beside its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
-    /// When it was last changed by the server's clock, in milliseconds since 1970.
-    pub(super) modified_at: i64,
     /// How often its data has been changed.
     pub(super) version: i32,
     /// The session that it ends with; 0 where it stays.
@@ -125,12 +123,12 @@ pub(super) struct Stat {
 
 impl Stat {
     pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Garbled> {
-        let (_created, _modified, _created_at, modified_at) =
-            (from.long()?, from.long()?, from.long()?, from.long()?);
+        let (_created, _modified) = (from.long()?, from.long()?);
+        let (_created_at, _modified_at) = (from.long()?, from.long()?);
         let (version, _of_children, _of_access) = (from.int()?, from.int()?, from.int()?);
         let owner = from.long()?;
         let (_length, _children, _children_changed) = (from.int()?, from.int()?, from.long()?);
-        Ok(Self { modified_at, version, owner })
+        Ok(Self { version, owner })
     }
 }
 

@@ -63,11 +63,14 @@ fn who_is_at_the_other_end_is_proven_on_both_sides() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot trust 127.0.0.1") && said.contains("--ca-cert"), "{said}");
     let output = list(&place, &url, &["--ca-cert", &ca]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("--client-cert"), "{said}");
     let plain = format!("zookeeper+tls://{}", zookeeper.address());
     let output = list(&place, &plain, &["--ca-cert", &ca]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("secureClientPort"), "{said}");
     let output = list(&place, &url, &[&ours[..], &["--ca-cert", &ca]].concat());
     assert!(output.status.success(), "{output:?}");
 }

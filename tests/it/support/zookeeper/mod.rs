@@ -65,7 +65,39 @@ impl Zookeeper {
         Some((0..5).find_map(|_| Self::try_launch(settings)).unwrap())
     }
 
+    /// Three of one ensemble, which are one registry: see [`Self::url_of`].
+    #[track_caller]
+    pub(crate) fn ensemble(test: &str) -> Option<Vec<Self>> {
+        class_path(test)?;
+        Some((0..5).find_map(|_| Self::try_launch_ensemble()).unwrap())
+    }
+
+    fn try_launch_ensemble() -> Option<Vec<Self>> {
+        let held: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = held.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        drop(held);
+        let mut settings = vec!["initLimit=20".to_owned(), "syncLimit=10".to_owned()];
+        settings
+            .extend((1..=3).map(|id| format!("server.{id}=127.0.0.1:{}:{}", ports[id - 1], ports[id + 2])));
+        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+        let launch = |id: usize| Self::launch(&settings, Some(id));
+        let mut servers: Vec<_> = (1..=3).map(launch).collect();
+        servers.iter_mut().all(Self::is_up).then_some(servers)
+    }
+
+    /// The registry that these servers are, under a chroot of its own.
+    pub(crate) fn url_of(servers: &[Self]) -> String {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+        format!("zookeeper://{}/apps", addresses.join(","))
+    }
+
     fn try_launch(settings: &[&str]) -> Option<Self> {
+        let mut server = Self::launch(settings, None);
+        server.is_up().then_some(server)
+    }
+
+    /// Starts one; `id` is its number in its ensemble.
+    fn launch(settings: &[&str], id: Option<usize>) -> Self {
         let directory = TempDir::new().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let data = directory.path().join("data");
@@ -80,9 +112,12 @@ impl Zookeeper {
         }
         file.push_str(&settings.join("\n"));
         fs::write(directory.path().join("zoo.cfg"), file).unwrap();
+        if let Some(id) = id {
+            fs::create_dir(&data).unwrap();
+            fs::write(data.join("myid"), id.to_string()).unwrap();
+        }
         let process = run(directory.path());
-        let mut server = Self { directory, address, process };
-        server.is_up().then_some(server)
+        Self { directory, address, process }
     }
 
     /// Waits until it serves, or has ended.
