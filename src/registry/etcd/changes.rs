@@ -42,8 +42,14 @@ pub(in crate::registry) enum Change {
     },
 }
 
-#[cfg(feature = "server")]
 impl Change {
+    pub(super) fn key(&self) -> &[u8] {
+        match self {
+            Self::Put { now } => &now.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
     /// The revision of the store since.
     pub(super) fn revision(&self) -> i64 {
         match self {

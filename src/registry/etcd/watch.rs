@@ -1,12 +1,13 @@
 //! What happens in the registry, as etcd's watch tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::changes::{Change, Changes, Told};
+use super::kv::Range;
 use super::record::{Found, Record};
 use super::{Etcd, configuration, layout};
 use crate::model::{ConfigurationId, Event, EventBody};
@@ -55,13 +56,15 @@ impl<'a> Following<'a> {
 
     /// Looks at everything, and takes for news how it differs from what was known.
     async fn look(&mut self) -> Result<()> {
-        let prefix = format!("/{}/", self.etcd.url.prefix());
-        let found = self.etcd.client.list(&prefix).await?;
-        self.revision = found.revision();
+        let services = self.etcd.client.list(&layout::services(&self.etcd.url)).await?;
+        // Of the same moment.
+        let values =
+            Range { revision: services.revision(), ..Range::prefix(&configuration::values(&self.etcd.url)) };
+        let values = self.etcd.client.list_while(values, &|_| true).await?;
+        self.revision = services.revision();
         self.is_outdated = false;
-        let services = found.kvs.iter().filter(|found| self.is_service(&found.key));
-        let listed: Vec<_> = services.filter_map(|found| listed(&Found::read(found))).collect();
-        let values = found.kvs.iter().filter_map(|found| configuration::read(&self.etcd.url, found));
+        let listed: Vec<_> = services.kvs.iter().filter_map(|found| listed(&Found::read(found))).collect();
+        let values = values.kvs.iter().filter_map(|found| configuration::read(&self.etcd.url, found));
         let values: BTreeMap<_, _> =
             values.map(|value| (value.id.clone(), value.value().to_owned())).collect();
         let mut bodies = self.seen.look(listed, |_| Left::Expired);
@@ -70,6 +73,33 @@ impl<'a> Following<'a> {
         bodies.extend(values.into_iter().filter_map(|(id, value)| self.value_set(id, value)));
         self.record(bodies);
         Ok(())
+    }
+
+    /// Takes note of changes. Servers that keep a registry in the cluster write each change together with its event,
+    /// which says more than the change; and an event for each change that was made by others, which we have seen.
+    fn happened(&mut self, changes: Vec<Change>) {
+        let prefix = format!("/{}/", self.etcd.url.prefix());
+        let (events, repeated) = (format!("{prefix}events/"), format!("{prefix}logged"));
+        let revisions = |is_meant: &dyn Fn(&[u8]) -> bool| -> HashSet<i64> {
+            changes.iter().filter(|change| is_meant(change.key())).map(Change::revision).collect()
+        };
+        let logged = revisions(&|key| key.starts_with(events.as_bytes()));
+        let repeats = revisions(&|key| key == repeated.as_bytes());
+        for change in changes {
+            let revision = change.revision();
+            match change {
+                Change::Put { now } if now.key.starts_with(events.as_bytes()) => {
+                    let event = serde_json::from_slice::<Event>(&now.value).ok();
+                    self.pending.extend(event.filter(|_| !repeats.contains(&revision)));
+                }
+                change => {
+                    let bodies = self.heard(change);
+                    if !logged.contains(&revision) {
+                        self.record(bodies);
+                    }
+                }
+            }
+        }
     }
 
     fn record(&mut self, bodies: impl IntoIterator<Item = EventBody>) {
@@ -143,8 +173,7 @@ impl<'a> Following<'a> {
         match changes.next().await {
             Ok(Told::Changes(changes, revision)) => {
                 self.silent_since = None;
-                let bodies: Vec<_> = changes.into_iter().flat_map(|change| self.heard(change)).collect();
-                self.record(bodies);
+                self.happened(changes);
                 self.revision = self.revision.max(revision);
                 Ok(())
             }

@@ -1,17 +1,24 @@
 //! `raxsr serve` over an etcd cluster: the same API, by any number of servers, whichever of them a client asks.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Api, at_once, ids, service};
 use crate::support::etcd::{Etcd, Release};
 use crate::support::server::{CLUSTER, Server};
-use crate::support::{RAXSR, holds_for, wait_for, wait_until};
+use crate::support::{RAXSR, Running, holds_for, wait_for, wait_until};
+
+/// Between two heartbeats of a service that times out after 3 s.
+const BETWEEN: Duration = Duration::from_millis(700);
 
 /// Servers over one cluster, and a client of each.
 struct Tier {
@@ -58,12 +65,12 @@ impl Tier {
         });
     }
 
-    /// Sends heartbeats for `span`, each to the next of these servers, and returns the token that is due.
+    /// Sends heartbeats, each to the next of these servers, and returns the token that is due.
     #[track_caller]
     fn beat(&self, id: &str, mut token: String, servers: &[usize], beats: usize) -> String {
         for number in servers.iter().cycle().take(beats) {
             token = super::token(&self.apis[*number].heartbeat(id, &token).is(200));
-            thread::sleep(Duration::from_millis(700));
+            holds_for(BETWEEN, "the service", || self.lists(*number, id));
         }
         token
     }
@@ -194,7 +201,7 @@ fn an_outage_of_the_store_kills_nobody() {
     wait_until("the servers to notice", || tier.apis.iter().all(|api| api.get("/services").status == 503));
     // A heartbeat that nobody could tell the others is not taken.
     tier.apis[0].heartbeat("web1", &token).is(503);
-    thread::sleep(Duration::from_secs(6));
+    holds_for(Duration::from_secs(6), "the outage", || tier.apis[1].get("/services").status == 503);
     tier.etcd.restart();
     let again = wait_for("the heartbeat", || {
         let answer = tier.apis[1].heartbeat("web1", &token);
@@ -220,7 +227,7 @@ fn heartbeats_cost_the_store_a_few_writes_a_second_whatever_their_number() {
     wait_until("all of them everywhere", || {
         tier.apis.iter().all(|api| ids(&api.get("/services?limit=1000").is(200).json()).len() == 400)
     });
-    let (before, start) = (tier.revision(), std::time::Instant::now());
+    let (before, start) = (tier.revision(), Instant::now());
     let beats: usize = at_once(4, |part| {
         let mut connection = tier.servers[part % 2].connect();
         let mut tokens = tokens[part].clone();
@@ -262,7 +269,9 @@ fn the_log_of_many_writers_is_in_order_and_complete() {
             .map(|writer| {
                 let api = &tier.apis[writer % 3];
                 scope.spawn(move || {
-                    (0..40).for_each(|number| api.set(&format!("key{writer}"), &format!("{writer}-{number}")))
+                    for number in 0..40 {
+                        api.set(&format!("key{writer}"), &format!("{writer}-{number}"));
+                    }
                 })
             })
             .collect();
@@ -295,6 +304,20 @@ fn a_limit_holds_across_servers() {
 fn who_uses_the_cluster_directly_is_in_the_same_registry_and_log() {
     let Some(tier) = Tier::start("who_uses_the_cluster_directly", 2, &[]) else { return };
     let (place, url) = (&tier.servers[0].place, tier.etcd.url());
+    let followed = place.path().join("followed");
+    let mut follow = place.program(RAXSR);
+    follow.env("SERVICE_REGISTRY_URL", &url).args(["--format=json", "events", "follow"]);
+    let follow = follow.stdout(File::create(&followed).unwrap()).stderr(Stdio::null());
+    let _follow = Running::start(follow);
+    let follows = || fs::metadata(&followed).is_ok_and(|file| file.len() > 0);
+    // Until it follows, it misses what happens.
+    let mut number = 0;
+    wait_until("the follower", || {
+        number += 1;
+        let (key, value) = ("/service-registry/configuration/first", number.to_string());
+        tier.etcd.ask("kv/put", &json!({"key": STANDARD.encode(key), "value": STANDARD.encode(value)}));
+        follows()
+    });
     let options = ["--registry", &url, "--id=direct1", "--interval=3"];
     let mut wrapper = place.wrapper(&options).start(&["sleep", "600"]);
     tier.apis[0].create("served1", 120);
@@ -323,12 +346,19 @@ fn who_uses_the_cluster_directly_is_in_the_same_registry_and_log() {
     ];
     let events = || {
         let mut events = tier.apis[0].events();
+        events.retain(|event| event != "configuration_value.update first");
         events.sort();
         events
     };
     expected.sort_unstable();
     wait_until("the log", || events() == expected);
     holds_for(Duration::from_secs(2), "each event once", || events() == expected);
+    let seen = fs::read_to_string(place.path().join("followed")).unwrap();
+    for event in expected {
+        let (kind, subject) = event.split_once(' ').unwrap();
+        let is_told = |line: &&str| line.contains(kind) && line.contains(&format!("\"{subject}\""));
+        assert_eq!(seen.lines().filter(is_told).count(), 1, "{event}: {seen}");
+    }
 }
 
 #[test]

@@ -227,7 +227,9 @@ mod tests {
         let report = councils[index].report([Fingerprint::of(&id(index))], asks);
         councils[index].sent(&report);
         let me = councils[index].me();
-        councils.iter_mut().for_each(|council| council.hear(me, &report));
+        for council in councils {
+            council.hear(me, &report);
+        }
     }
 
     #[test]

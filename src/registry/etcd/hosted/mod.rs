@@ -453,7 +453,7 @@ impl Registry for Hosted {
     }
 
     async fn renew_credentials(&self) -> Result<()> {
-        self.core.client.renew_credentials().await;
+        self.core.client.renew_credentials();
         Ok(())
     }
 }
