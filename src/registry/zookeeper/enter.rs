@@ -24,6 +24,15 @@ enum Way {
     Unclear,
 }
 
+/// What one try to register comes to.
+enum Try {
+    Done(Entered),
+    /// Somebody has the id: who, in words.
+    Taken(String),
+    /// Somebody was faster, or something was missing that is there now.
+    Again,
+}
+
 /// What a registration has become.
 pub(super) struct Entered {
     pub(super) record: Record,
@@ -50,9 +59,9 @@ impl Zookeeper {
         let mut lost = None;
         for _ in 0..TRIES {
             match self.try_to_enter(session, record.clone(), entry.as_ref(), claim).await {
-                Ok(Ok(entered)) => return Ok(entered),
-                Ok(Err(Some(holder))) => return Err(conflict(&registration.id, holder)),
-                Ok(Err(None)) => {}
+                Ok(Try::Done(entered)) => return Ok(entered),
+                Ok(Try::Taken(holder)) => return Err(conflict(&registration.id, holder)),
+                Ok(Try::Again) => {}
                 // It may have taken effect, which the next look tells; but not for ever.
                 Err(Fault::Broken(cause @ ZookeeperCause::Broken { .. })) if lost.is_none() => {
                     lost = Some(cause);
@@ -63,18 +72,17 @@ impl Zookeeper {
         Err(self.failure(Fault::Broken(lost.unwrap_or(ZookeeperCause::Contended))))
     }
 
-    /// Without success: who holds the id, or none where somebody was faster.
     async fn try_to_enter(
         &self,
         session: &Session,
         mut record: Record,
         entry: Option<&Entry>,
         claim: &Claim,
-    ) -> std::result::Result<std::result::Result<Entered, Option<String>>, Fault> {
+    ) -> std::result::Result<Try, Fault> {
         let mut requests = match self.look(session, &record, entry, claim).await? {
             Way::Free(requests) => requests,
-            Way::Taken(holder) => return Ok(Err(Some(holder))),
-            Way::Unclear => return Ok(Err(None)),
+            Way::Taken(holder) => return Ok(Try::Taken(holder)),
+            Way::Unclear => return Ok(Try::Again),
         };
         record.entry = entry.and_then(Entry::fixed_path).map(str::to_owned);
         let id_path = self.tree.service(record.registration.id.as_str());
@@ -84,13 +92,13 @@ impl Zookeeper {
             Ok(done) => {
                 let made = entry.and(done.last());
                 let version = self.name(session, &mut record, 0, made).await?;
-                Ok(Ok(Entered { record, version }))
+                Ok(Try::Done(Entered { record, version }))
             }
             Err((_, Code::NO_NODE)) => {
                 self.make_parents(session, entry).await?;
-                Ok(Err(None))
+                Ok(Try::Again)
             }
-            Err((_, Code::NODE_EXISTS | Code::BAD_VERSION)) => Ok(Err(None)),
+            Err((_, Code::NODE_EXISTS | Code::BAD_VERSION)) => Ok(Try::Again),
             Err((_, code)) => Err(Fault::Refused(code)),
         }
     }
