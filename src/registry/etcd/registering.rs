@@ -38,12 +38,14 @@ impl Etcd {
         let key = layout::key(&self.url, &registration.id);
         let mut found = self.client.get(&key).await?.map(|found| Found::read(&found));
         for _ in 0..TRIES {
-            let ours = found.as_ref().filter(|found| found.of(claim.instance).is_some());
-            if let Some(lease) = ours.and_then(|found| found.lease).filter(|lease| Some(*lease) == *fresh) {
-                // It was us, by a request whose answer was lost.
-                return Ok(Holding { lease, instance: claim.instance });
-            }
             if let Some(found) = &found {
+                if let (Some(record), Some(lease)) = (found.of(claim.instance), found.lease)
+                    && *fresh == Some(lease)
+                {
+                    // It was us, by a request whose answer was lost.
+                    self.hold(record, lease);
+                    return Ok(Holding { lease, instance: claim.instance });
+                }
                 self.check_is_free(registration, found, claim).await?;
             }
             let lease = match self.lease_to_go_on_with(registration, found.as_ref(), claim.instance).await? {
