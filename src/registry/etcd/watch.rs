@@ -10,7 +10,7 @@ use super::changes::{Change, Changes, Told};
 use super::kv::Range;
 use super::record::{Found, Record};
 use super::{Etcd, configuration, layout};
-use crate::model::{ConfigurationId, Event, EventBody};
+use crate::model::{ConfigurationId, Event, EventBody, ServiceId};
 use crate::registry::watch::{Left, Listed, Recorder, Seen};
 use crate::registry::{Result, Watch};
 
@@ -21,6 +21,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 pub(super) struct Following<'a> {
     etcd: &'a Etcd,
     seen: Seen,
+    /// Those that servers keep, on no lease: they do not just fall silent.
+    kept: HashSet<ServiceId>,
     values: BTreeMap<ConfigurationId, String>,
     recorder: Recorder,
     /// Everything up to here is known.
@@ -40,6 +42,7 @@ impl<'a> Following<'a> {
         let mut following = Self {
             etcd,
             seen: Seen::default(),
+            kept: HashSet::new(),
             values: BTreeMap::new(),
             recorder: Recorder::default(),
             revision: 0,
@@ -63,7 +66,9 @@ impl<'a> Following<'a> {
         let values = self.etcd.client.list_while(values, &|_| true).await?;
         self.revision = services.revision();
         self.is_outdated = false;
-        let listed: Vec<_> = services.kvs.iter().filter_map(|found| listed(&Found::read(found))).collect();
+        let services: Vec<_> = services.kvs.iter().map(Found::read).collect();
+        self.kept = services.iter().filter_map(kept).collect();
+        let listed: Vec<_> = services.iter().filter_map(listed).collect();
         let values = values.kvs.iter().filter_map(|found| configuration::read(&self.etcd.url, found));
         let values: BTreeMap<_, _> =
             values.map(|value| (value.id.clone(), value.value().to_owned())).collect();
@@ -131,6 +136,7 @@ impl<'a> Following<'a> {
     }
 
     fn service_put(&mut self, found: &Found) -> Vec<EventBody> {
+        self.kept.extend(kept(found));
         match (&found.record, listed(found)) {
             (_, Some(listed)) => self.seen.came(listed),
             (Some(record), None) => self.seen.went(&record.id, Left::Removed).into_iter().collect(),
@@ -142,7 +148,11 @@ impl<'a> Following<'a> {
         let prefix = layout::services(&self.etcd.url);
         let id = std::str::from_utf8(&key[prefix.len()..]).ok().and_then(|id| id.parse().ok());
         // One that left on purpose was marked before, and is not in the list any more.
-        id.and_then(|id| self.seen.went(&id, Left::Expired)).into_iter().collect()
+        let went = |id: ServiceId| {
+            let how = if self.kept.remove(&id) { Left::Removed } else { Left::Expired };
+            self.seen.went(&id, how)
+        };
+        id.and_then(went).into_iter().collect()
     }
 
     fn value_set(&mut self, id: ConfigurationId, value: String) -> Option<EventBody> {
@@ -190,6 +200,12 @@ impl<'a> Following<'a> {
             }
         }
     }
+}
+
+/// The id of a service that servers keep.
+fn kept(found: &Found) -> Option<ServiceId> {
+    let record = found.listed().filter(|record| record.seed.is_some() && found.lease.is_none());
+    record.map(|record| record.id.clone())
 }
 
 fn listed(found: &Found) -> Option<Listed> {
