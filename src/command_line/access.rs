@@ -16,7 +16,7 @@ use super::origins::{Login, Origins, Sources};
 use super::raxrc::{Raxrc, RaxrcError};
 use crate::message::Hint;
 use crate::model::printable;
-use crate::registry::{Access, ApiKey, AuthUrl, Credentials, RegistryUrl, Secret, UrlError};
+use crate::registry::{Access, ApiKey, Asks, AuthUrl, Credentials, RegistryUrl, Secret, UrlError};
 
 /// Variables that are a secret, or name one.
 const SECRETS: [&str; 3] = [API_KEY, API_KEY_FILE, RAXSR_API_KEY];
@@ -233,7 +233,7 @@ impl AccessArguments {
     fn at(self, url: Option<Said>, sources: Sources<'_>) -> Result<Target, AccessError> {
         let url = url.or_else(|| Said::in_variable("RAXSR_API_URL"));
         let raxrc = match url.as_ref().map(|url| url.value.parse()) {
-            Some(Ok(url)) if !asks_for_login(&url) => Raxrc::default(),
+            Some(Ok(url)) if RegistryUrl::asks(&url) != Asks::Account => Raxrc::default(),
             _ => Raxrc::read()?,
         };
         let url = url.or_else(|| raxrc.api_url.clone().map(Said::at(raxrc.shown() + ": [api] url")));
@@ -272,7 +272,7 @@ impl AccessArguments {
                 warnings.extend(in_the_clear(&registry, &access));
                 (access, origins)
             }
-            registry if asks_for_login(registry) => {
+            registry if registry.asks() == Asks::Account => {
                 warnings.extend(raxrc.warning());
                 let (access, origins) = self.access(raxrc, sources, registry, origin)?;
                 warnings.extend(in_the_clear(registry, &access));
@@ -333,7 +333,7 @@ impl AccessArguments {
         sources: Sources<'_>,
         registry: &RegistryUrl,
     ) -> Result<(Option<Credentials>, Login), AccessError> {
-        if names_credentials(registry) {
+        if registry.has_secret() {
             return Ok((None, Login::InUrl));
         }
         let in_raxrc = |key: &str| format!("{}: [credentials] {key}", raxrc.shown());
@@ -381,62 +381,11 @@ fn embedded() -> Result<RegistryUrl, AccessError> {
     RegistryUrl::given(None).map_err(|source| AccessError::Url { origin: "--registry".to_owned(), source })
 }
 
-/// Whether the login that the API has is needed, and the file that may have it.
-fn asks_for_login(registry: &RegistryUrl) -> bool {
-    match registry {
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => false,
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(_) => true,
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => false,
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(_) => false,
-    }
-}
-
 /// What is to be known about a login that others can read.
 fn in_the_clear(registry: &RegistryUrl, access: &Access) -> Option<String> {
-    let is_in_the_clear = match registry {
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => false,
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(url) => url.is_in_the_clear(),
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(url) => url.is_in_the_clear(),
-        #[cfg(feature = "http")]
-        RegistryUrl::Etcd(url) => url.is_in_the_clear(),
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(url) => url.is_in_the_clear(),
-    };
-    let logs_in = access.credentials.is_some() || access.token.is_some() || names_credentials(registry);
-    let scheme = match registry {
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => "consul+https",
-        #[cfg(feature = "http")]
-        RegistryUrl::Etcd(_) => "etcd+https",
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(_) => "zookeeper+tls",
-        #[cfg(any(feature = "sqlite", feature = "http"))]
-        _ => "https",
-    };
-    (is_in_the_clear && logs_in)
-        .then(|| format!("the key for {registry} can be read on the way: use {scheme}://"))
-}
-
-fn names_credentials(registry: &RegistryUrl) -> bool {
-    match registry {
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => false,
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(url) => url.credentials().is_some(),
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(url) => url.token().is_some(),
-        #[cfg(feature = "http")]
-        RegistryUrl::Etcd(url) => url.user().is_some(),
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(url) => url.credentials().is_some(),
-    }
+    let logs_in = access.credentials.is_some() || access.token.is_some() || registry.has_secret();
+    let scheme = registry.safer_scheme().filter(|_| logs_in)?;
+    Some(format!("the key for {registry} can be read on the way: use {scheme}://"))
 }
 
 /// The variables that are a secret, or have one in their URL.

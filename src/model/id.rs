@@ -117,7 +117,10 @@ impl InstanceId {
     /// A new one, never seen before.
     #[must_use]
     pub fn unique() -> Self {
-        Self(Uuid::new_v4())
+        // Random, but marked as a version 1 UUID: a registry may make it the token of a heartbeat, and servers of the API
+        // take no others.
+        let random = Uuid::new_v4().into_bytes();
+        Self(uuid::Builder::from_bytes(random).with_version(uuid::Version::Mac).into_uuid())
     }
 }
 

@@ -65,6 +65,7 @@ pub use self::error::{Cause, Error, Object, Recourse};
 pub use self::etcd::EtcdCause;
 #[cfg(feature = "http")]
 pub use self::http::HttpCause;
+pub(crate) use self::url::Asks;
 #[cfg(feature = "http")]
 pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};

@@ -5,6 +5,7 @@ mod consul;
 #[cfg(feature = "http")]
 pub(super) mod etcd;
 mod http;
+mod login;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;
 
@@ -30,6 +31,7 @@ pub use self::etcd::{EtcdLayout, EtcdUrl};
 #[cfg(feature = "http")]
 pub use self::http::ApiUrl;
 pub use self::http::AuthUrl;
+pub(crate) use self::login::Asks;
 #[cfg(feature = "zookeeper")]
 pub(super) use self::zookeeper::{Transport, is_in_names};
 #[cfg(feature = "zookeeper")]

@@ -68,6 +68,7 @@ impl Seen {
     }
 
     /// What must have happened for a service to be listed as this now, where each change is told.
+    #[cfg(feature = "http")]
     pub(super) fn came(&mut self, listed: Listed) -> Vec<EventBody> {
         let services = self.services.get_or_insert_default();
         let joined = EventBody::ServiceJoin(listed.registration.clone());
@@ -80,6 +81,7 @@ impl Seen {
     }
 
     /// Likewise, for it to be listed no longer; nothing where it was not.
+    #[cfg(feature = "http")]
     pub(super) fn went(&mut self, id: &ServiceId, how: Left) -> Option<EventBody> {
         let Listed { registration, .. } = self.services.as_mut()?.remove(id)?;
         Some(match how {

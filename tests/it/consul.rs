@@ -12,11 +12,13 @@ use std::process::Output;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use service_registry_wrapper::model::{HeartbeatTimeout, InstanceId, Metadata, Registration, Tags};
 use service_registry_wrapper::registry::{Access, ApiKey, Claim, Error, IfTaken, Owner, Registry, connect};
 use tokio::time::Instant;
 
 use crate::support::consul::{Consul, MASTER};
+use crate::support::server::{Request, Server};
 use crate::support::{Place, RAXSR, Running, WRAPPER, holds_for, says, wait_until};
 
 const INTERVAL: Duration = Duration::from_secs(3);
@@ -236,4 +238,20 @@ fn events_are_said_to_be_elsewhere() {
         said.contains("supported by embedded registries and servers of the Service Registry API"),
         "{said}"
     );
+}
+
+#[test]
+fn a_server_of_the_api_can_keep_its_services_at_an_agent() {
+    let Some(consul) = Consul::start("a_server_of_the_api_can_keep_its_services_at_an_agent") else { return };
+    let server = Server::over(&consul.url(), &[]);
+    let mut connection = server.connect();
+    let mut ask = |method: &str, path: &str, body: Value| {
+        connection.exchange(&Request::new(method, &format!("/v1.0{path}")).json(&body))
+    };
+    let created = ask("POST", "/services", json!({"id": "web1", "heartbeat_timeout": 30})).is(201).json();
+    let beaten = ask("POST", "/services/web1/heartbeat", json!({"token": created["token"]})).is(200).json();
+    ask("POST", "/services/web1/heartbeat", json!({"token": beaten["token"]})).is(200);
+    assert_eq!(ask("GET", "/services/web1", json!({})).is(200).json()["id"], "web1");
+    ask("DELETE", "/services/web1", json!({})).is(204);
+    assert!(consul.meta("web1").is_null());
 }

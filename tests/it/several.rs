@@ -126,7 +126,8 @@ fn registries_of_different_kinds_stand_side_by_side() {
     };
     let file = Place::new();
     let urls = [consul.url(), etcd.url(), file.url()];
-    let mut wrapper = Wrapped::start(&file, &[&urls[0], &urls[1], &urls[2]], &["--notify=registered"]);
+    let mut wrapper =
+        Wrapped::start(&file, &[&urls[0], &urls[1], &urls[2]], &["--notify=registered", "--port=80"]);
     for url in &urls {
         wait_until("the registration", || listed_at(&file, url) == ["web1"]);
     }

@@ -3,7 +3,7 @@
 use super::{Check, shown};
 use crate::command_line::{Login, Target};
 use crate::model::{HeartbeatTimeout, printable};
-use crate::registry::{self, RegistryUrl};
+use crate::registry;
 
 /// Below this, a third of the timeout is less than networks are sometimes away for.
 const SHORT_SECS: u64 = 10;
@@ -48,17 +48,8 @@ fn login(target: &Target, username_origin: &str, key_origin: &str) -> Vec<String
 }
 
 fn username(target: &Target) -> Option<&str> {
-    let in_url = match &target.registry {
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(url) => url.credentials(),
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => None,
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) | RegistryUrl::Etcd(_) => None,
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(url) => url.credentials(),
-    };
-    in_url.or(target.access.credentials.as_ref()).map(|credentials| credentials.username.as_str())
+    let said = target.access.credentials.as_ref().map(|credentials| credentials.username.as_str());
+    target.registry.username().or(said)
 }
 
 /// Whether a lease of this length outlives what usually happens.

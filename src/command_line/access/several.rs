@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use super::{AccessArguments, AccessError, Said, Target, names_credentials};
+use super::{AccessArguments, AccessError, Said, Target};
 #[cfg(feature = "server")]
 use super::{Origins, embedded};
 use crate::command_line::origins::Sources;
@@ -58,7 +58,7 @@ impl AccessArguments {
         let mut targets: Vec<Target> = Vec::with_capacity(named.len());
         for url in named {
             let origin = url.origin.clone();
-            let knows_no_users = url.value.parse().is_ok_and(|url| !has_users(&url));
+            let knows_no_users = url.value.parse().is_ok_and(|url: RegistryUrl| !url.asks().for_a_user());
             let arguments = if knows_no_users { &for_those_without_users } else { &self };
             let target = arguments.clone().one_of_several(url, sources)?;
             if targets.iter().any(|known| place(known) == place(&target)) {
@@ -70,7 +70,7 @@ impl AccessArguments {
             |target: &Target| target.access.credentials.is_some() && target.access.auth_url.is_some();
         if targets.iter().any(logs_in_there) {
             // Who has a login of its own is a stranger there.
-            let strangers = targets.iter_mut().filter(|target| names_credentials(&target.registry));
+            let strangers = targets.iter_mut().filter(|target| target.registry.has_secret());
             strangers.for_each(|target| target.access.auth_url = None);
         }
         Ok(targets)
@@ -108,34 +108,9 @@ impl AccessArguments {
     }
 }
 
-/// Whether it tells users apart: their name and key are what it asks for.
-fn has_users(registry: &RegistryUrl) -> bool {
-    match registry {
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => false,
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(_) | RegistryUrl::Etcd(_) => true,
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(_) => true,
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
-    }
-}
-
 /// Whether a user's key may be said elsewhere than in its URL.
 fn takes_a_users_key(registry: &RegistryUrl) -> bool {
-    match registry {
-        #[cfg(feature = "http")]
-        RegistryUrl::Rackspace(url) => url.credentials().is_none(),
-        #[cfg(feature = "http")]
-        RegistryUrl::Etcd(url) => url.password().is_none(),
-        #[cfg(feature = "zookeeper")]
-        RegistryUrl::Zookeeper(url) => url.credentials().is_none(),
-        #[cfg(feature = "http")]
-        RegistryUrl::Consul(_) => false,
-        #[cfg(feature = "sqlite")]
-        RegistryUrl::Sqlite(_) => false,
-    }
+    registry.asks().for_a_user() && !registry.has_secret()
 }
 
 /// Where an entry goes, however that was written.
