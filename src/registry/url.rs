@@ -189,6 +189,30 @@ impl RegistryUrl {
         }
     }
 
+    /// Whether those who look services up there go by name and address.
+    pub(crate) fn is_for_discovery(&self) -> bool {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => false,
+            #[cfg(feature = "http")]
+            Self::Rackspace(_) => false,
+            #[cfg(feature = "http")]
+            Self::Consul(_) | Self::Etcd(_) => true,
+            #[cfg(feature = "zookeeper")]
+            Self::Zookeeper(_) => true,
+        }
+    }
+
+    /// Whether it knows where this machine is: a Consul agent does, of its own.
+    pub(crate) fn knows_this_machine(&self) -> bool {
+        match self {
+            #[cfg(feature = "http")]
+            Self::Consul(url) => url.is_on_this_machine(),
+            #[cfg(any(feature = "sqlite", feature = "http", feature = "zookeeper"))]
+            _ => false,
+        }
+    }
+
     /// The registry of one of several tenants, who share this URL and nothing else: beside the file
     /// `registry.db` it is `registry-7777.db`. None where tenants cannot be held apart.
     #[cfg(feature = "server")]

@@ -4,6 +4,7 @@ mod address;
 mod endpoint;
 mod interfaces;
 mod list;
+mod presumed;
 mod settings;
 
 use std::ffi::OsString;

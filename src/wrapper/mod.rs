@@ -133,7 +133,7 @@ fn leases(settings: &Settings) -> Vec<(String, Keeper)> {
     let lease = |destination: &Destination| {
         let task = Task {
             registry: registry::connect(&destination.url, &destination.access),
-            registration: settings.registration.clone(),
+            registration: destination.registration.clone(),
             instance: InstanceId::unique(),
             holder: holder.clone(),
             policy: settings.lease_policy(),

@@ -403,3 +403,34 @@ fn of_several_the_route_is_the_one_to_the_first_on_another_machine() {
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();
 }
+
+#[test]
+fn who_looks_services_up_is_told_a_name_and_an_address_that_nobody_said() {
+    const TEST: &str = "who_looks_services_up_is_told_a_name_and_an_address";
+    let (Some(consul), Some(etcd)) = (Consul::start(TEST), Etcd::single(Release::Bookworm, TEST)) else {
+        return;
+    };
+    let file = Place::new();
+    let etcd_url = format!("{}/shop?layout=registrator", etcd.url());
+    let urls = [consul.url(), etcd_url, file.url()];
+    let start = |options: &[&str]| Wrapped::start(&file, &[&urls[0], &urls[1], &urls[2]], options);
+    for (options, name) in [
+        (&["--port=80"][..], "sleep"),
+        (&["--port=80", "--tags=www,x"], "www"),
+        (&["--port=80", "--tags=a b"], "sleep"),
+        (&["--port=80", "--tags=www", "--metadata=name=api,host=127.0.0.1"], "api"),
+    ] {
+        let mut wrapper = start(options);
+        wait_until("the registration", || urls.iter().all(|url| listed_at(&file, url) == ["web1"]));
+        // The agent knows the address of its own machine; towards the cluster, this machine is itself.
+        let service = consul.ask("GET", "/v1/agent/service/web1").is(200).json();
+        assert_eq!(service["Service"], name, "{options:?}");
+        assert_eq!(service["Address"], if name == "api" { "127.0.0.1" } else { "" }, "{options:?}");
+        let expected = (format!("/shop/{name}/web1"), "127.0.0.1:80".to_owned());
+        assert!(etcd.keys("/shop/").contains(&expected), "{:?}", etcd.keys("/shop/"));
+        // Where nobody looks for a name, there is none but the one that was said.
+        let here = file.raxsr_json(&["services", "get", "web1"]);
+        assert_eq!(here["metadata"]["name"].is_string(), name == "api", "{here}");
+        wrapper.stop();
+    }
+}

@@ -95,6 +95,16 @@ impl ConsulUrl {
         self.agents().iter().any(is_readable)
     }
 
+    /// Whether every agent that it may mean runs on this machine.
+    #[must_use]
+    pub fn is_on_this_machine(&self) -> bool {
+        let is_here = |agent: &AgentAddress| match agent {
+            AgentAddress::Http(url) => is_loopback(url),
+            AgentAddress::Socket(_) => true,
+        };
+        self.agents().iter().all(is_here)
+    }
+
     /// The same over TLS, where the URL leaves open where the agent is.
     #[must_use]
     pub fn or_over_tls(self) -> Self {

@@ -77,6 +77,13 @@ pub(super) fn resolve(what: &str, registries: &[&RegistryUrl]) -> Result<String,
     Ok(address.to_string())
 }
 
+/// Where this machine is for those who look in `registry`, as long as nobody has said it: its address towards that, or
+/// where that is only a name, the first that other machines may reach.
+pub(super) fn presumed(registry: &RegistryUrl) -> Option<IpAddr> {
+    let towards = route(&[registry]).ok();
+    towards.or_else(|| Interfaces::read().ok()?.global())
+}
+
 /// What may be asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted<'a> {

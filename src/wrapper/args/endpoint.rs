@@ -21,14 +21,16 @@ named by its IP address, or as localhost; of several registries, it leads to the
 
 The address is looked up once, before the command is started; when there is none, nothing is started. It is the \
 metadata `host`, and beats the `host` of --metadata (and its `address`, which would come first for who looks the \
-service up).";
+service up). Without it, etcd, ZooKeeper and Consul agents on other machines are told this machine's address towards \
+them, or the first that other machines can reach; a Consul agent of this machine has that of its own.";
 
 #[derive(Debug, Args)]
 pub(super) struct EndpointArguments {
     /// What kind of service it is: what all services that do the same have in common
     ///
     /// For consumers that look for `api`, whichever of web1-api and web2-api is there. It is the metadata `name`,
-    /// and beats the `name` of --metadata.
+    /// and beats the `name` of --metadata. Without it, Consul, etcd and ZooKeeper are told the first tag, or else the
+    /// command.
     #[arg(
         long,
         help_heading = "Service",

@@ -35,6 +35,12 @@ impl Interfaces {
         addresses.filter(|address| Scope::of(*address) != Scope::Zone).min_by_key(preference)
     }
 
+    /// The best address that other machines may reach.
+    pub(super) fn global(&self) -> Option<IpAddr> {
+        let addresses = self.addresses().map(|(_, address)| address);
+        addresses.filter(|address| Scope::of(*address) == Scope::Global).min_by_key(preference)
+    }
+
     /// The best address in a network.
     pub(super) fn within(&self, network: Network) -> Option<IpAddr> {
         let addresses = self.addresses().map(|(_, address)| address);
@@ -101,6 +107,14 @@ mod tests {
     fn interfaces(list: &[(&str, &str)]) -> Interfaces {
         let entry = |(name, address): &(&str, &str)| ((*name).to_owned(), address.parse().ok());
         Interfaces(list.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn other_machines_reach_what_is_neither_on_the_link_nor_the_machine_alone() {
+        let addresses = ["127.0.0.1", "169.254.1.1", "fe80::1", "fd00::1", "10.0.0.1"];
+        let some = interfaces(&addresses.map(|address| ("eth0", address)));
+        assert_eq!(some.global(), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(interfaces(&[("lo", "::1"), ("eth0", "")]).global(), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::address::AddressError;
 use super::endpoint::EndpointArguments;
-use super::{Arguments, Conflict, OnDeath, Orphans, Required, list};
+use super::{Arguments, Conflict, OnDeath, Orphans, Required, list, presumed};
 use crate::command_line::AccessError;
 use crate::lease::fleet::Require;
 use crate::lease::{self, OnConflict};
@@ -28,7 +28,7 @@ use crate::wrapper::supervision::{self, Deregister};
 pub struct Settings {
     /// What to start.
     pub launch: Launch,
-    /// What to register.
+    /// What to register, as far as it was said.
     pub registration: Registration,
     /// Where.
     pub registries: Vec<Destination>,
@@ -51,6 +51,8 @@ pub struct Destination {
     pub url: RegistryUrl,
     /// As whom.
     pub access: Access,
+    /// What: also what was not said, where those who look services up there want to know it.
+    pub registration: Registration,
 }
 
 impl Settings {
@@ -61,11 +63,11 @@ impl Settings {
         }
         let mut warnings = Vec::new();
         let mut secret_variables = Vec::new();
-        let mut registries = Vec::new();
+        let mut targets = Vec::new();
         for target in arguments.access.targets(matches)? {
             add(&mut secret_variables, target.secret_variables);
             add(&mut warnings, target.warnings);
-            registries.push(Destination { url: target.registry, access: target.access });
+            targets.push((target.registry, target.access));
         }
         if !arguments.session_metadata.is_empty() {
             let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
@@ -73,20 +75,26 @@ impl Settings {
         }
         let pairs = pairs(arguments.session_metadata.iter().chain(&arguments.metadata))?;
         let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
+        let urls: Vec<_> = targets.iter().map(|(url, _)| url).collect();
+        let registration = Registration {
+            id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
+            heartbeat_timeout: arguments.interval,
+            tags: tags(&arguments.tags)?,
+            metadata: metadata(pairs, &arguments.endpoint, &urls)?,
+        };
+        let destination = |(url, access)| {
+            let registration = presumed::completed(&registration, &url, &arguments.command);
+            Destination { url, access, registration }
+        };
         Ok(Self {
-            registration: Registration {
-                id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
-                heartbeat_timeout: arguments.interval,
-                tags: tags(&arguments.tags)?,
-                metadata: metadata(pairs, &arguments.endpoint, &registries)?,
-            },
+            registries: targets.into_iter().map(destination).collect(),
+            registration,
             launch: Launch {
                 command: arguments.command,
                 environment: Changes::without(secret_variables),
                 group: if arguments.signal_group { Group::Own } else { Group::Shared },
                 death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
             },
-            registries,
             require: match arguments.require {
                 Required::Any => Require::Any,
                 Required::All => Require::All,
@@ -198,9 +206,8 @@ fn pairs<'a>(values: impl Iterator<Item = &'a String>) -> Result<Vec<(String, St
 fn metadata(
     mut pairs: Vec<(String, String)>,
     endpoint: &EndpointArguments,
-    registries: &[Destination],
+    registries: &[&RegistryUrl],
 ) -> Result<Metadata, Refusal> {
-    let registries: Vec<&RegistryUrl> = registries.iter().map(|registry| &registry.url).collect();
-    endpoint.add_to(&mut pairs, &registries)?;
+    endpoint.add_to(&mut pairs, registries)?;
     Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
 }

@@ -30,7 +30,7 @@ fn revoke(consul: &Consul, accessor: &str) {
 fn registered(place: &Place, consul: &Consul, token: &str) -> (Running, PathBuf, PathBuf) {
     let file = place.path().join("token");
     fs::write(&file, token).unwrap();
-    let options = ["--port=80", "--api-key-file", file.to_str().unwrap()];
+    let options = ["--name=web1", "--port=80", "--api-key-file", file.to_str().unwrap()];
     let (wrapper, log) = wrapper_at(place, &consul.url(), "log", &options);
     wait_until("the registration", || consul.passing("web1") == 1);
     (wrapper, log, file)

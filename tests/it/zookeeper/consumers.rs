@@ -90,10 +90,10 @@ fn curators_consumers_read_every_field_that_they_know_and_no_other() {
     assert!(time.as_u64().is_some_and(|time| time > 1_700_000_000_000), "{time}");
     // Byte for byte, as in Curator's and Spring Cloud's own documentation.
     let expected = format!(
-        r#"{{"name":"web1","id":"web1","address":"10.1.2.3","port":8080,"sslPort":null,"payload":{{"@class":"org.springframework.cloud.zookeeper.discovery.ZookeeperInstance","id":"web1","name":"web1","metadata":{{"host":"10.1.2.3","instance_status":"UP","port":"8080","tags":"www"}}}},"registrationTimeUTC":{time},"serviceType":"DYNAMIC","uriSpec":{{"parts":[{{"value":"scheme","variable":true}},{{"value":"://","variable":false}},{{"value":"address","variable":true}},{{"value":":","variable":false}},{{"value":"port","variable":true}}]}}}}"#
+        r#"{{"name":"www","id":"web1","address":"10.1.2.3","port":8080,"sslPort":null,"payload":{{"@class":"org.springframework.cloud.zookeeper.discovery.ZookeeperInstance","id":"web1","name":"www","metadata":{{"host":"10.1.2.3","instance_status":"UP","name":"www","port":"8080","tags":"www"}}}},"registrationTimeUTC":{time},"serviceType":"DYNAMIC","uriSpec":{{"parts":[{{"value":"scheme","variable":true}},{{"value":"://","variable":false}},{{"value":"address","variable":true}},{{"value":":","variable":false}},{{"value":"port","variable":true}}]}}}}"#
     );
     assert_eq!(node.data, expected);
-    assert_eq!(zookeeper.client().children("/apps/services"), ["web1"]);
+    assert_eq!(zookeeper.client().children("/apps/services"), ["www"]);
     let record: Value = serde_json::from_str(&zookeeper.client().node(super::ID).unwrap().data).unwrap();
     assert_eq!((&record["id"], &record["tags"]), (&json!("web1"), &json!(["www"])));
 }
