@@ -80,6 +80,13 @@ impl Secret {
         Self(text.into())
     }
 
+    /// One that nobody knows, of 244 random bits.
+    #[cfg(feature = "server")]
+    pub(super) fn random() -> Self {
+        let half = || uuid::Uuid::new_v4().simple();
+        Self(format!("{}{}", half(), half()))
+    }
+
     /// The text, for whoever is to get it.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -361,6 +361,18 @@ pub fn host(url: &RegistryUrl, access: &Access, limits: Limits) -> Result<Arc<dy
     }
 }
 
+/// A secret that all servers of the registry at `url` have in common. Where there is only one, it is made up.
+///
+/// # Errors
+/// When it is in the registry, and that is out of reach, or refuses us.
+#[cfg(feature = "server")]
+pub async fn shared_secret(url: &RegistryUrl, access: &Access) -> Result<Secret> {
+    match url {
+        RegistryUrl::Etcd(url) => etcd::shared_secret(url, access).await,
+        _ => Ok(Secret::random()),
+    }
+}
+
 /// The registry at `url`. No I/O happens before its first call.
 #[must_use]
 #[cfg_attr(

@@ -240,8 +240,19 @@ impl Accounts {
         account.filter(|_| is_right)
     }
 
-    pub(super) fn account(&self, username: &str) -> Option<&Account> {
-        self.by_username.get(username)
+    /// The account of this name, and the name.
+    pub(super) fn entry(&self, username: &str) -> Option<(&str, &Account)> {
+        self.by_username.get_key_value(username).map(|(username, account)| (username.as_str(), account))
+    }
+}
+
+impl Account {
+    /// Another one where its key or its tenant is another.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        let mut fingerprint = [0; 32];
+        let text = [&self.key.0[..], self.tenant.as_str().as_bytes()].concat();
+        fingerprint.copy_from_slice(digest(&SHA256, &text).as_ref());
+        fingerprint
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Service Registry HTTP API over any [`Registry`](crate::registry::Registry).
 //!
 //! A request comes in over a connection (`listener`), is given a number (`app`), and has to show whose it is
-//! (`request`, `sessions`, `accounts`). From there on it concerns one tenant and its registry (`tenants`): a handler
+//! (`request`, `sessions`, `tokens`, `accounts`). From there on it concerns one tenant and its registry (`tenants`): a handler
 //! (`routes`) checks what it says (`rules`), asks the registry, and answers, with a page (`page`) or a refusal
 //! (`fault`). Nothing here knows one registry from another.
 
@@ -18,6 +18,7 @@ mod rules;
 mod sessions;
 mod tenants;
 mod tls;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -110,7 +111,7 @@ impl Hint for Error {
             Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 Some("another program listens there: stop it, or choose another --listen".to_owned())
             }
-            Self::OneTenant(_) => Some("use --registry sqlite:///path".to_owned()),
+            Self::OneTenant(_) => Some("use --registry sqlite:///path or etcd://host".to_owned()),
             Self::Listen { .. } | Self::Internal(_) => None,
         }
     }
@@ -152,9 +153,10 @@ impl Bound {
         let tls = settings.tls.as_ref().map(TlsFiles::load).transpose()?;
         let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
         let members = load(&settings, Arc::default()).await?;
+        let secret = registry::shared_secret(&settings.registry, &settings.registry_access).await?;
         let server = Arc::new(Server {
             address: listener.local_addr().map_err(cannot_listen)?.to_string(),
-            sessions: Sessions::new(settings.token_lifetime),
+            sessions: Sessions::new(settings.token_lifetime, secret.expose().as_bytes()),
             members: RwLock::new(Arc::new(members)),
             tls: RwLock::new(tls),
             metrics: Metrics::new(),
@@ -236,10 +238,7 @@ impl Server {
         let before = self.members();
         let now = Arc::new(load(&self.settings, Arc::clone(&before.tenants)).await?);
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
-        *self.members.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&now);
-        if let (Some(before), Some(now)) = (&before.accounts, &now.accounts) {
-            self.sessions.keep_only(before, now);
-        }
+        *self.members.write().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
 }

@@ -179,7 +179,7 @@ impl Credentials {
 
     async fn tenant(&self, server: &Server, peer: IpAddr) -> Option<TenantId> {
         match self {
-            Self::Token(token) => server.sessions.find(token).map(|grant| grant.tenant),
+            Self::Token(token) => server.sessions.find(&server.accounts(), token).map(|grant| grant.tenant),
             Self::Key(username, key) => {
                 let accounts = server.accounts();
                 server.sessions.authenticate(&accounts, peer, username, key).await.ok()

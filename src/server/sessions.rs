@@ -1,14 +1,15 @@
-//! Logins: the tokens that were handed out, and patience with those who get it wrong.
+//! Logins: who gets a token, and patience with those who get it wrong.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::accounts::{Accounts, TenantId};
+use super::tokens::Signer;
 use crate::model::Timestamp;
 
 /// How long the answer to a failed login takes: less than any client's patience.
@@ -22,15 +23,10 @@ const MOST_REMEMBERED: usize = 10_000;
 
 pub(super) struct Sessions {
     lifetime: Duration,
-    grants: RwLock<Grants>,
-    failures: Mutex<HashMap<Source, Failures>>,
-}
-
-#[derive(Default)]
-struct Grants {
-    by_token: HashMap<String, Grant>,
+    signer: Signer,
     /// The latest token of each user: whoever logs in at every request gets the same one.
-    latest: HashMap<String, String>,
+    latest: Mutex<HashMap<String, Grant>>,
+    failures: Mutex<HashMap<Source, Failures>>,
 }
 
 /// A token, and what it is good for.
@@ -40,7 +36,6 @@ pub(super) struct Grant {
     pub(super) username: String,
     pub(super) tenant: TenantId,
     pub(super) expires_at: Timestamp,
-    expires: Instant,
 }
 
 /// Where a login comes from.
@@ -68,8 +63,10 @@ pub(super) enum Denied {
 }
 
 impl Sessions {
-    pub(super) fn new(lifetime: Duration) -> Self {
-        Self { lifetime, grants: RwLock::default(), failures: Mutex::default() }
+    /// `secret` is what servers have in common that know one another's tokens.
+    pub(super) fn new(lifetime: Duration, secret: &[u8]) -> Self {
+        let signer = Signer::new(secret);
+        Self { lifetime, signer, latest: Mutex::default(), failures: Mutex::default() }
     }
 
     /// Checks a name and a key. After too many failures, not before some time has passed; whoever has the right key
@@ -94,50 +91,56 @@ impl Sessions {
         Err(Denied::Wrong)
     }
 
-    /// A token for who has been authenticated.
-    pub(super) fn grant(&self, username: &str, tenant: &TenantId) -> Grant {
-        let now = Instant::now();
-        let mut grants = self.grants.write().unwrap_or_else(PoisonError::into_inner);
-        grants.by_token.retain(|_, grant| grant.expires > now);
-        let latest = grants.latest.get(username).and_then(|token| grants.by_token.get(token));
-        if let Some(grant) = latest.filter(|grant| grant.expires - now > self.lifetime / 2) {
-            return grant.clone();
+    /// A token for who has been authenticated; none where the account has gone since.
+    pub(super) fn grant(&self, accounts: &Accounts, username: &str) -> Option<Grant> {
+        self.grant_at(accounts, username, Timestamp::now())
+    }
+
+    fn grant_at(&self, accounts: &Accounts, username: &str, now: Timestamp) -> Option<Grant> {
+        let (username, account) = accounts.entry(username)?;
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.retain(|_, grant| grant.expires_at > now);
+        let half_way = Self::expiry(now, self.lifetime / 2);
+        let known = latest.get(username).filter(|grant| grant.expires_at > half_way);
+        if let Some(grant) = known.filter(|grant| self.find_at(accounts, &grant.token, now).is_some()) {
+            return Some(grant.clone());
         }
-        let grant = self.new_grant(username, tenant, now);
-        grants.latest.insert(username.to_owned(), grant.token.clone());
-        grants.by_token.insert(grant.token.clone(), grant.clone());
-        grant
+        let expires_at = Self::expiry(now, self.lifetime);
+        let token = self.signer.sign(username, account, expires_at);
+        let grant =
+            Grant { token, username: username.to_owned(), tenant: account.tenant.clone(), expires_at };
+        latest.insert(username.to_owned(), grant.clone());
+        Some(grant)
     }
 
     /// A token that nobody will ask for.
     pub(super) fn empty_grant(&self, username: &str, tenant: &TenantId) -> Grant {
-        self.new_grant(username, tenant, Instant::now())
-    }
-
-    fn new_grant(&self, username: &str, tenant: &TenantId, now: Instant) -> Grant {
-        let lifetime = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
         Grant {
             token: Uuid::new_v4().simple().to_string(),
             username: username.to_owned(),
             tenant: tenant.clone(),
-            expires_at: Timestamp::from_millis(Timestamp::now().as_millis().saturating_add(lifetime)),
-            expires: now + self.lifetime,
+            expires_at: Self::expiry(Timestamp::now(), self.lifetime),
         }
     }
 
     /// What a token is good for, if it is still good for something.
-    pub(super) fn find(&self, token: &str) -> Option<Grant> {
-        let grants = self.grants.read().unwrap_or_else(PoisonError::into_inner);
-        grants.by_token.get(token).filter(|grant| grant.expires > Instant::now()).cloned()
+    pub(super) fn find(&self, accounts: &Accounts, token: &str) -> Option<Grant> {
+        self.find_at(accounts, token, Timestamp::now())
     }
 
-    /// The accounts have changed: only the tokens of those that have not stay good.
-    pub(super) fn keep_only(&self, before: &Accounts, now: &Accounts) {
-        let mut grants = self.grants.write().unwrap_or_else(PoisonError::into_inner);
-        grants.by_token.retain(|_, grant| {
-            let account = now.account(&grant.username);
-            account.is_some() && account == before.account(&grant.username)
-        });
+    fn find_at(&self, accounts: &Accounts, token: &str, now: Timestamp) -> Option<Grant> {
+        let signed = self.signer.read(token, accounts).filter(|signed| signed.expires_at > now)?;
+        Some(Grant {
+            token: token.to_owned(),
+            username: signed.username.to_owned(),
+            tenant: signed.account.tenant.clone(),
+            expires_at: signed.expires_at,
+        })
+    }
+
+    fn expiry(now: Timestamp, lifetime: Duration) -> Timestamp {
+        let lifetime = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(now.as_millis().saturating_add(lifetime))
     }
 
     fn failures(&self) -> MutexGuard<'_, HashMap<Source, Failures>> {
@@ -165,13 +168,9 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    fn tenant() -> TenantId {
-        "7777".parse().unwrap()
-    }
-
     #[tokio::test(start_paused = true)]
     async fn after_many_failures_no_login_is_looked_at_for_a_while() {
-        let sessions = Sessions::new(Duration::from_secs(60));
+        let sessions = Sessions::new(Duration::from_secs(60), b"secret");
         let accounts = Accounts::default();
         let log_in = |username: &'static str| sessions.authenticate(&accounts, HERE, username, "x");
         let start = Instant::now();
@@ -189,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_try_many_at_a_time_are_turned_away() {
-        let sessions = std::sync::Arc::new(Sessions::new(Duration::from_secs(60)));
+        let sessions = std::sync::Arc::new(Sessions::new(Duration::from_secs(60), b"secret"));
         let tries = (0..1000).map(|_| {
             let sessions = std::sync::Arc::clone(&sessions);
             tokio::spawn(async move { sessions.authenticate(&Accounts::default(), HERE, "ops", "x").await })
@@ -201,16 +200,47 @@ mod tests {
         assert_eq!(turned_away, 1000 - MOST_FAILURES);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_token_is_used_again_until_half_of_its_life_is_over_and_then_expires() {
-        let sessions = Sessions::new(Duration::from_secs(60));
-        let first = sessions.grant("ops", &tenant());
-        assert_eq!(sessions.grant("ops", &tenant()).token, first.token);
-        tokio::time::advance(Duration::from_secs(31)).await;
-        let second = sessions.grant("ops", &tenant());
+    fn accounts(key: char) -> Accounts {
+        let hash = key.to_string().repeat(64);
+        let text = format!("[[account]]\nusername = 'ops'\napi_key_sha256 = '{hash}'\ntenant = '7777'\n");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Accounts::read(file.path()).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_used_again_until_half_of_its_life_is_over_and_then_expires() {
+        let sessions = Sessions::new(Duration::from_secs(60), b"secret");
+        let (accounts, start) = (accounts('a'), Timestamp::now());
+        let after = |seconds: u64| Timestamp::from_millis(start.as_millis() + 1000 * seconds);
+        let first = sessions.grant_at(&accounts, "ops", start).unwrap();
+        assert_eq!(sessions.grant_at(&accounts, "ops", after(29)).unwrap().token, first.token);
+        let second = sessions.grant_at(&accounts, "ops", after(31)).unwrap();
         assert_ne!(second.token, first.token);
-        assert!(sessions.find(&first.token).is_some());
-        tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(sessions.find(&first.token).is_none() && sessions.find(&second.token).is_some());
+        assert!(sessions.find_at(&accounts, &first.token, after(59)).is_some());
+        assert!(sessions.find_at(&accounts, &first.token, after(60)).is_none());
+        let found = sessions.find_at(&accounts, &second.token, after(61)).unwrap();
+        assert_eq!((found.username.as_str(), found.tenant.as_str()), ("ops", "7777"));
+    }
+
+    #[test]
+    fn a_token_is_good_where_the_secret_and_the_account_are_the_same() {
+        let servers = ["secret", "secret", "other"]
+            .map(|secret| Sessions::new(Duration::from_secs(60), secret.as_bytes()));
+        let token = servers[0].grant(&accounts('a'), "ops").unwrap().token;
+        assert!(servers[1].find(&accounts('a'), &token).is_some());
+        assert!(servers[1].find(&accounts('b'), &token).is_none(), "the key is another");
+        assert!(servers[1].find(&Accounts::default(), &token).is_none(), "the account is gone");
+        assert!(servers[2].find(&accounts('a'), &token).is_none());
+        assert!(servers[0].grant(&accounts('a'), "nobody").is_none());
+        for at in 0..token.len() {
+            let mut forged = token.clone().into_bytes();
+            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+            let forged = String::from_utf8(forged).unwrap();
+            assert!(servers[0].find(&accounts('a'), &forged).is_none(), "{forged}");
+        }
+        for nonsense in ["", "A", "....", "AAAA", &token[..20]] {
+            assert!(servers[0].find(&accounts('a'), nonsense).is_none());
+        }
     }
 }

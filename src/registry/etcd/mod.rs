@@ -31,7 +31,7 @@ use serde_json::json;
 use self::client::Client;
 pub use self::fault::EtcdCause;
 #[cfg(feature = "server")]
-pub(super) use self::hosted::Hosted;
+pub(super) use self::hosted::{Hosted, shared_secret};
 use self::kv::{Range, Txn};
 use self::record::{Found, Holding, Record};
 use self::registering::TRIES;

@@ -34,10 +34,10 @@ pub(super) async fn log_in(
         Login::Key { username, key } => {
             let accounts = server.accounts();
             let tenant = server.sessions.authenticate(&accounts, connection.peer, username, key).await;
-            tenant.map(|tenant| server.sessions.grant(username, &tenant))
+            tenant.and_then(|_| server.sessions.grant(&accounts, username).ok_or(Denied::Wrong))
         }
         Login::Token { token, tenant } => {
-            let grant = server.sessions.find(token);
+            let grant = server.sessions.find(&server.accounts(), token);
             let is_of = |grant: &Grant| tenant.is_none_or(|tenant| grant.tenant.as_str() == tenant);
             grant.filter(is_of).ok_or(Denied::Wrong)
         }

@@ -12,10 +12,10 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Api, at_once, ids, service};
+use super::{ACCOUNTS, Api, at_once, ids, login, service};
 use crate::support::etcd::{Etcd, Release};
-use crate::support::server::{CLUSTER, Server};
-use crate::support::{RAXSR, Running, holds_for, wait_for, wait_until};
+use crate::support::server::{CLUSTER, Server, write_accounts};
+use crate::support::{Place, RAXSR, Running, holds_for, wait_for, wait_until};
 
 /// Between two heartbeats of a service that times out after 3 s.
 const BETWEEN: Duration = Duration::from_millis(700);
@@ -362,9 +362,35 @@ fn who_uses_the_cluster_directly_is_in_the_same_registry_and_log() {
 }
 
 #[test]
+fn a_login_at_one_server_is_good_at_all_and_tenants_are_apart() {
+    let Some(etcd) = Etcd::single(Release::Bookworm, "a_login_at_one_server_is_good_at_all") else { return };
+    let place = Place::new();
+    let file = write_accounts(&place, ACCOUNTS, 0o600);
+    let mut servers = [0, 1].map(|_| Server::over(&etcd.url(), &["--accounts", &file]));
+    let (alice, bob) = (login(&servers[0], "alice"), login(&servers[1], "bob"));
+    let elsewhere = Api { address: servers[1].address(), ..alice.clone() };
+    alice.create("web1", 120);
+    wait_until("the service", || elsewhere.ids("/services") == ["web1"]);
+    assert!(bob.ids("/services").is_empty());
+    bob.create("web1", 120);
+    // It outlives the server that gave it.
+    servers[0].kill();
+    assert_eq!(elsewhere.ids("/services"), ["web1"]);
+    servers[0].restart();
+    wait_until("the list", || alice.get("/services").status == 200);
+    let tenant = place.raxsr_json(&[
+        "--registry",
+        &format!("{}/service-registry/tenants/7777", etcd.url()),
+        "services",
+        "list",
+    ]);
+    assert_eq!(tenant["values"][0]["id"], "web1");
+}
+
+#[test]
 fn a_server_that_cannot_log_in_is_not_started() {
     let Some(etcd) = Etcd::with_login(Release::Bookworm, "a_server_that_cannot_log_in", &[]) else { return };
-    let place = crate::support::Place::new();
+    let place = Place::new();
     let url = etcd.url_with("app:wrong@");
     let output =
         place.program(RAXSR).args(["serve", "--listen=127.0.0.1:0", "--registry", &url]).output().unwrap();

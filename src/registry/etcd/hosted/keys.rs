@@ -65,6 +65,10 @@ impl Keys {
         format!("{}created", self.prefix)
     }
 
+    pub(super) fn secret(&self) -> String {
+        format!("{}secret", self.prefix)
+    }
+
     pub(super) fn logged(&self) -> String {
         format!("{}logged", self.prefix)
     }

@@ -14,6 +14,7 @@ mod foreign;
 mod keeping;
 mod keys;
 mod log;
+mod secret;
 mod state;
 mod values;
 mod writer;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 use self::council::{Fingerprint, Member};
 use self::keys::Keys;
+pub(in crate::registry) use self::secret::shared_secret;
 use self::state::{Known, State};
 use self::writer::{Change, Expected, Order, Outcome};
 use super::client::Client;
