@@ -79,6 +79,11 @@ use crate::model::{
     Registration, Service, ServiceId, ServiceUpdate, Tag, Timestamp, Token,
 };
 
+/// What to use where an event log is wanted of a registry that keeps none.
+#[cfg(any(feature = "http", feature = "zookeeper"))]
+const KEEP_A_LOG: &str = "embedded registries and servers of the Service Registry API; \
+                          `raxsr events follow` shows what happens from now on";
+
 /// What a call to a registry comes to.
 pub type Result<T> = std::result::Result<T, Error>;
 

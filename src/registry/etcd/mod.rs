@@ -202,11 +202,7 @@ impl Registry for Etcd {
     }
 
     fn events(&self) -> Result<&dyn EventLog> {
-        Err(Error::Unsupported {
-            operation: "the event log",
-            kind: KIND,
-            supported_by: "embedded registries and servers of the Service Registry API",
-        })
+        Err(Error::Unsupported { operation: "the event log", kind: KIND, supported_by: super::KEEP_A_LOG })
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch + '_>> {

@@ -446,7 +446,7 @@ impl Registry for Zookeeper {
     }
 
     fn events(&self) -> Result<&dyn EventLog> {
-        Err(unsupported("the event log", "embedded registries and servers of the Service Registry API"))
+        Err(unsupported("the event log", super::KEEP_A_LOG))
     }
 
     async fn watch(&self) -> Result<Box<dyn Watch + '_>> {
