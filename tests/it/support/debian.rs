@@ -29,7 +29,7 @@ pub(crate) fn root(release: &str, test: &str) -> Option<PathBuf> {
 }
 
 /// Where tests keep what they make once, for as long as nobody else makes it.
-pub(crate) fn cache() -> (PathBuf, Flock<File>) {
+fn cache() -> (PathBuf, Flock<File>) {
     let cache = PathBuf::from("/var/tmp/service-registry-wrapper-tests");
     fs::create_dir_all(&cache).unwrap();
     let lock = Flock::lock(File::create(cache.join("lock")).unwrap(), FlockArg::LockExclusive).unwrap();
@@ -37,7 +37,7 @@ pub(crate) fn cache() -> (PathBuf, Flock<File>) {
 }
 
 /// Where this machine has its own packages from.
-pub(crate) fn mirror() -> Option<String> {
+fn mirror() -> Option<String> {
     let sources = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output().ok()?;
     String::from_utf8(sources.stdout).ok()?.lines().next().map(str::to_owned)
 }
