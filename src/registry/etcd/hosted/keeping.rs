@@ -131,6 +131,7 @@ impl Core {
         }
         debug!(keys = all.len(), revision, "loaded the registry");
         self.state().load(&all, revision, uptime());
+        self.seated.notify_waiters();
         Ok(())
     }
 

@@ -69,7 +69,7 @@ struct Core {
     keys: Keys,
     state: Mutex<State>,
     orders: mpsc::UnboundedSender<Order>,
-    /// Whenever we have become one of the servers.
+    /// Whenever we may have become one of the servers.
     seated: Notify,
     /// Whenever the watch has told of something.
     advanced: Notify,
