@@ -3,6 +3,7 @@
 //! Deadlines are on `CLOCK_BOOTTIME`: all processes of a machine share it, it counts suspended time, and nobody
 //! can set it, so that a wall clock put back or forward an hour neither keeps the dead nor kills the living.
 //! What people read (`last_seen`, events) is wall time.
+#![cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only an embedded registry keeps deadlines"))]
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -30,7 +30,6 @@
 compile_error!("choose at least one registry to build for: `--features sqlite`, `http` or `zookeeper`");
 
 mod access;
-#[cfg(feature = "sqlite")]
 mod clock;
 #[cfg(feature = "http")]
 mod consul;
@@ -96,6 +95,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub trait Registry: Send + Sync {
     /// Its URL, without credentials.
     fn url(&self) -> &str;
+
+    /// What kind of registry it is, for messages.
+    fn kind(&self) -> &'static str {
+        "embedded"
+    }
 
     /// Enters a service, and returns the token of its first heartbeat.
     ///
@@ -169,7 +173,7 @@ pub trait Registry: Send + Sync {
     async fn quota(&self) -> Result<Quota> {
         Err(Error::Unsupported {
             operation: "telling an account's limits",
-            kind: "embedded",
+            kind: self.kind(),
             supported_by: "servers of the Service Registry API: --registry http(s)://host/v1.0",
         })
     }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
 use super::Result;
-use crate::model::{Event, EventBody, InstanceId, Registration, ServiceId, Timestamp};
+use super::clock::Ticks;
+use crate::model::{Event, EventBody, InstanceId, Registration, ServiceId};
 
 /// What happens in a registry from the moment on when it was first asked.
 #[async_trait]
@@ -105,21 +105,15 @@ fn missing<'a>(
 /// Where ids of events come from that nobody else has recorded: each is later than the one before.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
-    last: u64,
+    last: Option<Ticks>,
 }
-
-/// 1970 as version 1 UUIDs count: units of 100 ns since 1582-10-15.
-const UNIX_EPOCH_TICKS: u64 = 0x01b2_1dd2_1381_4000;
-const TICKS_PER_MILLISECOND: u64 = 10_000;
 
 impl Recorder {
     /// What has just happened, as an event.
     pub(super) fn record(&mut self, body: EventBody) -> Event {
-        let timestamp = Timestamp::now();
-        let now = UNIX_EPOCH_TICKS + timestamp.as_millis() * TICKS_PER_MILLISECOND;
-        self.last = now.max(self.last + 1);
-        let time = uuid::Timestamp::from_gregorian_time(self.last, 0);
-        Event { id: Uuid::new_v1(time, &[1, 0, 0, 0, 0, 0]), timestamp, body }
+        let time = self.last.map_or_else(Ticks::now, |Ticks(last)| Ticks::now().max(Ticks(last + 1)));
+        self.last = Some(time);
+        Event { id: time.uuid(), timestamp: time.timestamp(), body }
     }
 }
 

@@ -36,8 +36,8 @@ use self::watch::Follower;
 use super::http::HttpCause;
 use super::watch::Watch;
 use super::{
-    Access, Cause, Caveat, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Quota,
-    Registry, Result, ServiceQuery,
+    Access, Cause, Caveat, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Registry,
+    Result, ServiceQuery,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 
@@ -163,6 +163,10 @@ impl Registry for Consul {
         self.client.url()
     }
 
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
         let _registering = self.registering.lock().await;
         self.client
@@ -244,14 +248,6 @@ impl Registry for Consul {
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
         Ok(self)
-    }
-
-    async fn quota(&self) -> Result<Quota> {
-        Err(Error::Unsupported {
-            operation: "telling an account's limits",
-            kind: KIND,
-            supported_by: "servers of the Service Registry API: --registry http(s)://host/v1.0",
-        })
     }
 
     async fn clock(&self) -> Result<Option<Timestamp>> {

@@ -38,7 +38,7 @@ use self::registering::TRIES;
 use self::renewing::Held;
 use self::wire::KeyValue;
 use super::{
-    Access, Claim, ConfigurationStore, Error, EtcdUrl, EventLog, Object, Owner, Quota, Registry, Result,
+    Access, Claim, ConfigurationStore, Error, EtcdUrl, EventLog, Object, Owner, Registry, Result,
     ServiceQuery, Watch,
 };
 use crate::model::{Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
@@ -137,6 +137,10 @@ impl Registry for Etcd {
         self.url.as_str()
     }
 
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
         Ok(self.enter(registration, claim).await?.token(&registration.id))
     }
@@ -211,14 +215,6 @@ impl Registry for Etcd {
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
         Ok(self)
-    }
-
-    async fn quota(&self) -> Result<Quota> {
-        Err(Error::Unsupported {
-            operation: "telling an account's limits",
-            kind: KIND,
-            supported_by: "servers of the Service Registry API: --registry http(s)://host/v1.0",
-        })
     }
 
     async fn clock(&self) -> Result<Option<Timestamp>> {

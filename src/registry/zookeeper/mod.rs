@@ -50,7 +50,7 @@ use super::endpoints::Endpoints;
 use super::url::Transport;
 use super::watch::Watch;
 use super::{
-    Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Quota, Registry, Result, ServiceQuery,
+    Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Registry, Result, ServiceQuery,
     ZookeeperUrl,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Token};
@@ -332,6 +332,10 @@ impl Registry for Zookeeper {
         self.url.as_str()
     }
 
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
         self.bury().await;
         let id = &registration.id;
@@ -455,11 +459,6 @@ impl Registry for Zookeeper {
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
         Ok(self)
-    }
-
-    async fn quota(&self) -> Result<Quota> {
-        let supported_by = "servers of the Service Registry API: --registry http(s)://host/v1.0";
-        Err(unsupported("telling an account's limits", supported_by))
     }
 
     async fn renew_credentials(&self) -> Result<()> {

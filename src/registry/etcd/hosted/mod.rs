@@ -91,15 +91,7 @@ impl Core {
 
     /// Waits until what we say is true: until we know what is there, and the others count us in.
     async fn ready(&self) -> Result<()> {
-        let seated = async {
-            loop {
-                let next = self.seated.notified();
-                if self.state().is_seated(uptime()) {
-                    return;
-                }
-                next.await;
-            }
-        };
+        let seated = self.until(&self.seated, |state| state.is_seated(uptime()));
         if tokio::time::timeout(PATIENCE, seated).await.is_ok() {
             return Ok(());
         }
@@ -107,6 +99,17 @@ impl Core {
         self.client.get(&self.keys.clock()).await?;
         let registry = self.url.as_str().to_owned();
         Err(Error::Unavailable { registry, source: Cause::TimedOut(PATIENCE) })
+    }
+
+    /// Waits until it is so: it may have become so whenever `changed` says.
+    async fn until(&self, changed: &Notify, is_so: impl Fn(&State) -> bool) {
+        loop {
+            let next = changed.notified();
+            if is_so(&self.state()) {
+                return;
+            }
+            next.await;
+        }
     }
 
     /// Waits until the dead are out, where we may decide that alone.
@@ -120,15 +123,7 @@ impl Core {
 
     /// Waits until the watch has told of everything up to `revision`, or a second.
     async fn catch_up(&self, revision: i64) {
-        let caught_up = async {
-            loop {
-                let next = self.advanced.notified();
-                if self.state().revision >= revision {
-                    return;
-                }
-                next.await;
-            }
-        };
+        let caught_up = self.until(&self.advanced, |state| state.revision >= revision);
         drop(tokio::time::timeout(Duration::from_secs(1), caught_up).await);
     }
 
