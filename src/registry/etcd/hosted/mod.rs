@@ -38,7 +38,8 @@ use self::state::{Known, State};
 use self::writer::{Change, Expected, Order, Outcome};
 use super::client::Client;
 use super::layout;
-use super::record::Record;
+use super::record::{Found, Record};
+use super::wire::KeyValue;
 use crate::message::{Hint, chain};
 use crate::model::{EventBody, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 use crate::registry::hosted::leases::Lease;
@@ -125,6 +126,33 @@ impl Core {
     async fn catch_up(&self, revision: i64) {
         let caught_up = self.until(&self.advanced, |state| state.revision >= revision);
         drop(tokio::time::timeout(Duration::from_secs(1), caught_up).await);
+    }
+
+    /// Takes a heartbeat, which the others will be told of; none where the service or the token is not known.
+    fn renew(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Option<Token>> {
+        let uptime = uptime();
+        let mut state = self.state();
+        if !state.is_seated(uptime) {
+            let registry = self.url.as_str().to_owned();
+            return Err(Error::Unavailable { registry, source: Cause::TimedOut(PATIENCE) });
+        }
+        let presented = Uuid::parse_str(token.as_str()).ok();
+        let next = presented.and_then(|token| state.leases.renew(id, &token, whose, uptime));
+        if next.is_some() {
+            state.heard.insert(Fingerprint::of(id));
+        }
+        Ok(next.map(|next| Token::new(next.to_string())))
+    }
+
+    /// Takes note of what a server has put under an id. (What others have is noted with its events, by the watch.)
+    async fn look_up(&self, id: &ServiceId) -> Result<()> {
+        let found = self.client.get(&layout::key(&self.url, id)).await?;
+        let is_served =
+            |found: &KeyValue| Found::read(found).record.is_some_and(|record| record.seed.is_some());
+        if let Some(found) = found.filter(is_served) {
+            self.state().put(&found, uptime());
+        }
+        Ok(())
     }
 
     fn not_found(&self, object: Object, id: &str) -> Error {
@@ -343,23 +371,17 @@ impl Registry for Hosted {
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token> {
         self.core.ready().await?;
-        let uptime = uptime();
-        let mut state = self.core.state();
-        if !state.is_seated(uptime) {
-            let registry = self.core.url.as_str().to_owned();
-            return Err(Error::Unavailable { registry, source: Cause::TimedOut(PATIENCE) });
+        if let Some(next) = self.core.renew(id, token, whose)? {
+            return Ok(next);
         }
-        let presented = Uuid::parse_str(token.as_str()).ok();
-        match presented.and_then(|token| state.leases.renew(id, &token, whose, uptime)) {
-            Some(next) => {
-                state.heard.insert(Fingerprint::of(id));
-                Ok(Token::new(next.to_string()))
-            }
-            None if state.services.contains_key(id) => {
-                Err(self.core.not_found(Object::HeartbeatToken, id.as_str()))
-            }
-            None => Err(self.core.not_found(Object::Service, id.as_str())),
+        // It may have registered at another server just now: the store knows before the watch tells.
+        self.core.look_up(id).await?;
+        if let Some(next) = self.core.renew(id, token, whose)? {
+            return Ok(next);
         }
+        let is_listed = self.core.state().services.contains_key(id);
+        let object = if is_listed { Object::HeartbeatToken } else { Object::Service };
+        Err(self.core.not_found(object, id.as_str()))
     }
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
