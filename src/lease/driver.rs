@@ -135,7 +135,7 @@ impl<C: Clock> Driver<C> {
                 self.journal.woke(self.lease.deadline(), now);
             }
             if matches!(event, Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered) {
-                self.journal.succeeded();
+                self.journal.succeeded(&event);
             }
             if let Action::Send(request) = self.lease.on(event, now) {
                 self.under_way = Some(Box::pin(call(self.task.clone(), request)));

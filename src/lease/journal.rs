@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Standing;
+use super::{Event, Standing};
 use crate::message::{Hint, chain};
 use crate::model::{HeartbeatTimeout, Registration, ServiceId};
 use crate::registry::{Error, Recourse};
@@ -19,7 +19,15 @@ pub(super) struct Journal {
     trouble: Option<Trouble>,
     /// The trouble that the last success ended.
     overcome: Option<Trouble>,
+    regained: Regained,
     has_been_held: bool,
+}
+
+/// How a lease came to be held that was in trouble.
+enum Regained {
+    /// By a heartbeat: the registry had us all the time.
+    Renewed,
+    Registered,
 }
 
 struct Trouble {
@@ -36,6 +44,7 @@ impl Journal {
             standing: Standing::Idle,
             trouble: None,
             overcome: None,
+            regained: Regained::Registered,
             has_been_held: false,
         }
     }
@@ -52,10 +61,14 @@ impl Journal {
         self.trouble = Some(Trouble { since, error: Arc::new(error) });
     }
 
-    /// A request succeeded.
-    pub(super) fn succeeded(&mut self) {
+    /// A request succeeded, with this for an answer.
+    pub(super) fn succeeded(&mut self, answer: &Event) {
         debug!(service = %self.service, registry = self.registry, "request succeeded");
         self.overcome = self.trouble.take();
+        self.regained = match answer {
+            Event::HeartbeatAccepted(_) => Regained::Renewed,
+            _ => Regained::Registered,
+        };
     }
 
     /// The lease woke up for what was due at `deadline`.
@@ -85,7 +98,11 @@ impl Journal {
             None => info!(%service, registry, "registered"),
             Some(Trouble { since, error }) => {
                 let after = now - since;
-                let message = if self.has_been_held { "registered again" } else { "registered at last" };
+                let message = match self.regained {
+                    Regained::Renewed => "renewed the registration again",
+                    Regained::Registered if self.has_been_held => "registered again",
+                    Regained::Registered => "registered at last",
+                };
                 warn!(%service, registry, ?after, cause = chain(&*error), message);
             }
         }

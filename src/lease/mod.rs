@@ -20,7 +20,8 @@
 //! * One that fails is sent again at once, then with backoff. Whatever the backoff says, the last tries are made
 //!   just before the lease runs out. Each try is given less time than is left.
 //! * "Not found" means that the registry forgot us: register again in the same tick. The same goes for a token
-//!   that the registry cannot read, and for an id that somebody else has taken over.
+//!   that the registry cannot read, and for an id that somebody else has taken over. Until the lease that we had has
+//!   run out, that may have been an error: the last tries are made before it has.
 //! * "Unauthorized" is answered with new credentials, once; then it is an outage like any other.
 //! * An id that another instance holds is waited for, taken over, or a failure, as [`OnConflict`] says.
 //! * Nothing ends the loop but a withdrawal. Where registration [must succeed](Policy::give_up_after), its failure
@@ -181,6 +182,8 @@ struct Registering {
     may_be_listed: bool,
     /// It has failed, as the policy counts it.
     is_refused: bool,
+    /// Until when the lease lasts that we had: whoever said that we have none may have been wrong.
+    held_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -237,7 +240,7 @@ impl Lease {
             Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
         };
         match event {
-            Event::Enlist if !self.is_enlisted() => self.start_registering(now),
+            Event::Enlist if !self.is_enlisted() => self.start_registering(None, now),
             Event::Withdraw => self.withdraw(now),
             Event::Registered(token) => self.registered(token, sent_at, now),
             Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
@@ -252,7 +255,7 @@ impl Lease {
         matches!(self.state, State::Registering(_) | State::Held(_))
     }
 
-    fn start_registering(&mut self, now: Instant) -> Action {
+    fn start_registering(&mut self, held_until: Option<Instant>, now: Instant) -> Action {
         self.state = State::Registering(Registering {
             backoff: Backoff::capped_at(2 * self.period()),
             failures: 0,
@@ -260,6 +263,7 @@ impl Lease {
             taken_since: None,
             may_be_listed: false,
             is_refused: false,
+            held_until,
         });
         self.register(Credentials::Current, now)
     }
@@ -267,8 +271,12 @@ impl Lease {
     fn register(&mut self, credentials: Credentials, now: Instant) -> Action {
         let takes_over = self.policy.on_conflict == OnConflict::Replace && !self.has_been_registered;
         let if_taken = if takes_over { IfTaken::TakeOver } else { IfTaken::Refuse };
-        let timeout = self.period().min(Duration::from_secs(5));
-        self.send(Call::Register(if_taken), timeout, credentials, now)
+        let longest = self.period().min(Duration::from_secs(5));
+        let held_until = match &self.state {
+            State::Registering(state) => state.held_until,
+            _ => None,
+        };
+        self.send(Call::Register(if_taken), within(longest, held_until, now), credentials, now)
     }
 
     fn registered(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
@@ -338,7 +346,7 @@ impl Lease {
                 will_not_pass = true;
                 state.failures += 1;
                 // Sent unchanged it will fail again, until somebody has changed something over there.
-                timeout.mul_f64(0.5 + 0.5 * self.rng.f64())
+                timeout.mul_f64(0.5 + 0.4 * self.rng.f64())
             }
             Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
                 state.taken_since = None;
@@ -349,6 +357,10 @@ impl Lease {
             }
         };
         state.is_refused |= must_succeed.is_some_and(|limit| will_not_pass || state.failures >= limit.get());
+        let wait = match state.held_until.filter(|until| *until > now) {
+            Some(until) => before_it_runs_out(wait, until, now),
+            None => wait,
+        };
         self.deadline = Some(now + wait);
         Action::Wait
     }
@@ -357,7 +369,8 @@ impl Lease {
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
             Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => {
-                self.start_registering(now)
+                let held_until = state.expires_at;
+                self.start_registering(Some(held_until), now)
             }
             Recourse::Authenticate if !state.credentials_renewed => {
                 state.credentials_renewed = true;
@@ -380,9 +393,7 @@ impl Lease {
         let State::Held(state) = &self.state else { return Action::Wait };
         let token = state.token.clone();
         let longest = (self.period() / 2).min(Duration::from_secs(2));
-        let left = state.expires_at.saturating_duration_since(now);
-        let timeout =
-            if left.is_zero() { longest } else { longest.min(left / 2).max(Self::SHORTEST_ATTEMPT) };
+        let timeout = within(longest, Some(state.expires_at), now);
         self.send(Call::Heartbeat(token), timeout, credentials, now)
     }
 
@@ -451,6 +462,14 @@ impl Lease {
     /// A third of the timeout.
     fn period(&self) -> Duration {
         self.timeout() / 3
+    }
+}
+
+/// How long a try may take: less than is left of the lease, if anything is.
+fn within(longest: Duration, expires_at: Option<Instant>, now: Instant) -> Duration {
+    match expires_at.map(|at| at.saturating_duration_since(now)) {
+        Some(left) if !left.is_zero() => longest.min(left / 2).max(Lease::SHORTEST_ATTEMPT),
+        _ => longest,
     }
 }
 

@@ -157,6 +157,26 @@ fn a_registry_that_forgot_us_is_told_in_the_same_tick() {
 }
 
 #[test]
+fn until_the_lease_has_run_out_the_last_tries_to_register_again_are_made_just_before() {
+    for recourse in [Recourse::Register, Recourse::None, Recourse::Retry] {
+        let mut scene = Scene::held();
+        let expires_at = scene.now + TIMEOUT;
+        scene.beats();
+        scene.fails(Recourse::Register);
+        let mut last = scene.now;
+        while scene.now < expires_at {
+            last = scene.now;
+            assert_eq!(scene.fails(recourse), Action::Wait);
+            let (_, action) = scene.at_deadline();
+            assert!(is_registration(&action));
+            let left = expires_at.saturating_duration_since(scene.now);
+            assert!(left < Lease::SHORTEST_ATTEMPT || sent(&action).timeout < left);
+        }
+        assert!(expires_at - last < TIMEOUT / 100, "{recourse:?}: {:?} before", expires_at - last);
+    }
+}
+
+#[test]
 fn new_credentials_are_tried_once_then_it_is_an_outage() {
     let mut scene = Scene::held();
     scene.beats();

@@ -16,6 +16,7 @@ mod daemons;
 mod doctor;
 mod etcd;
 mod exit_codes;
+mod faults;
 mod follow;
 mod footprint;
 mod http_api;

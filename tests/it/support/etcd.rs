@@ -285,6 +285,15 @@ impl Etcd {
         }
         assert!(self.is_up(), "etcd does not start again");
     }
+
+    /// Likewise, with nothing on their disks.
+    #[track_caller]
+    pub(crate) fn restart_empty(&mut self) {
+        for member in &self.members {
+            fs::remove_dir_all(member.directory.join("data")).unwrap();
+        }
+        self.restart();
+    }
 }
 
 impl Member {

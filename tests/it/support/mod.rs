@@ -3,6 +3,7 @@
 pub(crate) mod consul;
 pub(crate) mod debian;
 pub(crate) mod etcd;
+pub(crate) mod lab;
 pub(crate) mod package;
 pub(crate) mod peer;
 pub(crate) mod pty;

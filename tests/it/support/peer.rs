@@ -167,7 +167,7 @@ fn write(writer: &mut TcpStream, status: u16, headers: &str, body: &Value) -> st
 }
 
 /// The next request; none when the connection ends, even in the middle of one.
-fn read(reader: &mut impl BufRead) -> Option<Asked> {
+pub(crate) fn read(reader: &mut impl BufRead) -> Option<Asked> {
     let mut line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;

@@ -1,0 +1,202 @@
+//! Faults on the way to a registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::all;
+use crate::support::lab::{Fault, Kind, Laboratory, Observer, Patient, Proxy, Strike};
+use crate::support::{holds_for, wait_until};
+
+const INTERVAL: Duration = Duration::from_secs(6);
+/// The longest outage that costs no registration.
+const OUTAGE: Duration = Duration::from_secs(4);
+/// What a stop may take beside what the deregistration may: the child's end, and a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// On every way.
+const FAULTS: [Fault; 7] = [
+    Fault::Refuse,
+    Fault::Reset,
+    Fault::BlackHole,
+    Fault::Delay(Duration::from_millis(400)),
+    Fault::Delay(Duration::from_secs(5)),
+    Fault::Drip(Duration::from_millis(20)),
+    Fault::Truncate(15),
+];
+
+/// Where HTTP is spoken.
+const OF_HTTP: [Fault; 6] = [
+    Fault::CutMidBody,
+    Fault::Answer(401),
+    Fault::Answer(404),
+    Fault::Answer(429),
+    Fault::Answer(500),
+    Fault::Answer(503),
+];
+
+/// When it strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    BeforeRegistration,
+    BetweenBeats,
+    DuringBeat,
+    DuringDeregistration,
+    AtExit,
+}
+
+const MOMENTS: [Moment; 5] = [
+    Moment::BeforeRegistration,
+    Moment::BetweenBeats,
+    Moment::DuringBeat,
+    Moment::DuringDeregistration,
+    Moment::AtExit,
+];
+
+#[test]
+fn the_way_to_our_server() {
+    survives(Kind::Server, "the_way_to_our_server");
+}
+
+#[test]
+fn the_way_to_consul() {
+    survives(Kind::Consul, "the_way_to_consul");
+}
+
+#[test]
+fn the_way_to_etcd() {
+    survives(Kind::Etcd, "the_way_to_etcd");
+}
+
+#[test]
+fn the_way_to_zookeeper() {
+    survives(Kind::Zookeeper, "the_way_to_zookeeper");
+}
+
+fn survives(kind: Kind, test: &str) {
+    let Some(laboratory) = Laboratory::start(kind, test).map(Arc::new) else { return };
+    let observer = Observer::of(Arc::clone(&laboratory));
+    let of_http = OF_HTTP.into_iter().filter(|_| kind.is_http());
+    let faults = FAULTS.into_iter().chain(of_http).enumerate();
+    let cells = faults.flat_map(|(number, fault)| MOMENTS.map(|moment| (number, fault, moment)));
+    let cells: Vec<_> = cells.collect();
+    all(&cells, |&(number, fault, moment)| {
+        let proxy = Proxy::to(laboratory.address());
+        let cell = Cell {
+            id: format!("fault{number}-{moment:?}"),
+            url: laboratory.url_through(&proxy),
+            observer: &observer,
+            proxy,
+            fault,
+        };
+        match moment {
+            Moment::BeforeRegistration => cell.before_registration(),
+            Moment::BetweenBeats => cell.between_beats(),
+            Moment::DuringBeat => cell.during_a_beat(),
+            Moment::DuringDeregistration => cell.during_deregistration(),
+            Moment::AtExit => cell.at_exit(),
+        }
+    });
+}
+
+/// A fault at a moment.
+struct Cell<'a> {
+    id: String,
+    url: String,
+    observer: &'a Observer,
+    proxy: Proxy,
+    fault: Fault,
+}
+
+impl Cell<'_> {
+    fn start(&self) -> Patient {
+        Patient::start(&self.url, &self.id, &["--interval=6"])
+    }
+
+    fn registered(&self) -> Patient {
+        let patient = self.start();
+        self.wait_until_listed(Instant::now(), &patient);
+        patient.wait_until_it_says("registered");
+        patient
+    }
+
+    fn before_registration(&self) {
+        self.proxy.strike(self.fault);
+        let patient = self.start();
+        wait_until("a first answer", || patient.is_in_trouble() || patient.count("registered") > 0);
+        holds_for(INTERVAL / 2, "the fault", || true);
+        self.recovers(&patient);
+    }
+
+    fn between_beats(&self) {
+        let patient = self.registered();
+        let before = self.proxy.requests();
+        wait_until("a heartbeat", || self.proxy.requests() > before);
+        let start = Instant::now();
+        self.proxy.strike(self.fault);
+        self.outlasts(&patient, start);
+    }
+
+    fn during_a_beat(&self) {
+        let patient = self.registered();
+        let start = Instant::now();
+        self.proxy.strike_at(Strike::Answer, self.fault);
+        wait_until("a heartbeat", || self.proxy.has_struck());
+        self.outlasts(&patient, start);
+    }
+
+    /// The fault costs no registration.
+    fn outlasts(&self, patient: &Patient, start: Instant) {
+        let begun = Instant::now();
+        wait_until("its end", || begun.elapsed() >= OUTAGE);
+        self.recovers(patient);
+        assert_eq!(self.observer.first_missed(&self.id, start), None, "{:#?}", patient.said());
+    }
+
+    fn recovers(&self, patient: &Patient) {
+        patient.has_untouched_child();
+        self.proxy.heal();
+        let healed = Instant::now();
+        self.wait_until_listed(healed, patient);
+        assert!(healed.elapsed() <= INTERVAL, "{:?}: {:#?}", healed.elapsed(), patient.said());
+        wait_until("a word that it is over", || !patient.is_in_trouble());
+        let well = Instant::now();
+        holds_for(INTERVAL + INTERVAL / 3, "being well", || !patient.is_in_trouble());
+        assert_eq!(self.observer.first_missed(&self.id, well), None, "{:#?}", patient.said());
+        patient.has_untouched_child();
+        // A registration that arrives late ends the one before it, which is a trouble that is over at once.
+        let (begun, over) = (patient.count("trying on"), patient.count("after="));
+        assert!(begun <= 1 && (begun..=begun + 1).contains(&over), "{:#?}", patient.said());
+    }
+
+    fn during_deregistration(&self) {
+        let mut patient = self.registered();
+        self.proxy.strike_at(Strike::Request, self.fault);
+        let asked = patient.stop();
+        assert!(asked.elapsed() <= Duration::from_secs(1) + SLACK, "{:?}", asked.elapsed());
+        self.expires();
+    }
+
+    fn at_exit(&self) {
+        let mut patient = self.registered();
+        self.proxy.strike(self.fault);
+        let start = Instant::now();
+        wait_until("trouble", || patient.is_in_trouble() || start.elapsed() >= INTERVAL / 2);
+        let lost = patient.lose_child();
+        assert!(lost.elapsed() <= SLACK, "{:?}", lost.elapsed());
+        self.expires();
+    }
+
+    fn expires(&self) {
+        self.proxy.heal();
+        let healed = Instant::now();
+        wait_until("its end in the registry", || self.observer.misses(&self.id, healed));
+        holds_for(INTERVAL, "its absence", || self.observer.misses(&self.id, healed));
+    }
+
+    fn wait_until_listed(&self, since: Instant, patient: &Patient) {
+        let what = format!("{}: {:#?}", self.id, patient.said());
+        wait_until(&what, || self.observer.lists(&self.id, since));
+    }
+}

@@ -1,0 +1,13 @@
+//! The fault lab: one registry of each kind, and what can go wrong on the way to it and in it.
+
+mod file;
+mod observer;
+mod patient;
+mod proxy;
+mod registry;
+
+pub(crate) use self::file::{FullDisk, Lock};
+pub(crate) use self::observer::Observer;
+pub(crate) use self::patient::Patient;
+pub(crate) use self::proxy::{Fault, Proxy, Strike};
+pub(crate) use self::registry::{Kind, Laboratory};

@@ -1,0 +1,82 @@
+//! A wrapper that suffers, and its child, which must not.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::process::ExitStatusExt;
+use tokio::time::Instant;
+
+use crate::support::{Place, Running, children_of, status_of, wait_until};
+
+/// A wrapper under test.
+pub(crate) struct Patient {
+    pub(crate) id: String,
+    pub(crate) process: Running,
+    child: Pid,
+    log: PathBuf,
+    _place: Place,
+}
+
+impl Patient {
+    /// Keeps `id` in the registry at `url`.
+    #[track_caller]
+    pub(crate) fn start(url: &str, id: &str, options: &[&str]) -> Self {
+        let place = Place::new();
+        let log = place.path().join("log");
+        let own = [format!("--registry={url}"), format!("--id={id}"), "--log-level=info".to_owned()];
+        let own: Vec<_> = own.iter().map(String::as_str).chain(options.iter().copied()).collect();
+        let process = place.wrapper(&own).start_with_log(&log, &["sleep", "600"]);
+        let child = process.child();
+        Self { id: id.to_owned(), process, child, log, _place: place }
+    }
+
+    /// What it has said so far, line by line.
+    pub(crate) fn said(&self) -> Vec<String> {
+        fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// How many lines say this.
+    pub(crate) fn count(&self, words: &str) -> usize {
+        self.said().iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// Whether it has said that something is wrong, and not yet that it is over.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        self.count("trying on") > self.count("after=")
+    }
+
+    /// Asserts that its child is the one it began with, and runs.
+    #[track_caller]
+    pub(crate) fn has_untouched_child(&self) {
+        assert_eq!(children_of(self.process.pid()), [self.child]);
+        let state = status_of(self.child, "State").unwrap();
+        assert!(state.starts_with('S') || state.starts_with('R'), "{state}");
+    }
+
+    /// Asks it to stop, and asserts that it ends as its child did. Says when it was asked.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> Instant {
+        let start = Instant::now();
+        self.process.signal(Signal::SIGTERM);
+        assert_eq!(self.process.wait().signal(), Some(libc::SIGTERM), "{:#?}", self.said());
+        start
+    }
+
+    /// Kills its child, and returns when it has ended as the child did. Says when the child was killed.
+    #[track_caller]
+    pub(crate) fn lose_child(&mut self) -> Instant {
+        let start = Instant::now();
+        kill(self.child, Signal::SIGKILL).unwrap();
+        let status = self.process.process.wait().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{:#?}", self.said());
+        start
+    }
+
+    /// Waits until it says this.
+    #[track_caller]
+    pub(crate) fn wait_until_it_says(&self, words: &str) {
+        wait_until(words, || self.count(words) > 0);
+    }
+}
