@@ -4,25 +4,17 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A lock on a registry's file that its users wait for. Dropped, it is released.
 pub(crate) struct Lock(rusqlite::Connection);
 
 impl Lock {
-    /// Keeps everybody from writing, not from reading.
-    pub(crate) fn against_writers(file: &Path) -> Self {
-        Self::begin(file, "BEGIN IMMEDIATE")
-    }
-
-    /// Keeps everybody out.
-    pub(crate) fn against_all(file: &Path) -> Self {
-        Self::begin(file, "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE")
-    }
-
-    fn begin(file: &Path, how: &str) -> Self {
+    /// Keeps everybody from writing. (From reading, nobody can keep those who have it open.)
+    pub(crate) fn on(file: &Path) -> Self {
         let connection = rusqlite::Connection::open(file).unwrap();
-        connection.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
-        connection.execute_batch(how).unwrap();
+        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Self(connection)
     }
 }
