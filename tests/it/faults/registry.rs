@@ -1,77 +1,51 @@
 //! Faults of a registry itself.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{INTERVAL, OUTAGE, SLACK, all};
-use crate::support::lab::{FullDisk, Kind, Laboratory, Lock, Observer, Patient};
-use crate::support::{Place, holds_for, is_root, wait_until};
-
-/// What happens to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shock {
-    /// It stands still, as a machine does that is suspended.
-    Frozen,
-    /// It is killed, and comes back with what it had.
-    Killed,
-    /// It is killed, and comes back with nothing.
-    Emptied,
-    /// Somebody has locked the file.
-    Locked,
-    /// Somebody has deleted the file and its directory.
-    Deleted,
-    /// Somebody has overwritten the file.
-    Overwritten,
-    /// Nothing more can be written to the disk.
-    DiskFull,
-}
-
-const OF_A_PROCESS: [Shock; 3] = [Shock::Frozen, Shock::Killed, Shock::Emptied];
-const OF_A_FILE: [Shock; 4] = [Shock::Locked, Shock::Deleted, Shock::Overwritten, Shock::DiskFull];
+use crate::support::lab::{Kind, Laboratory, Observer, Patient, Shock};
+use crate::support::{holds_for, is_root, wait_until};
 
 #[test]
 fn a_file() {
-    let cells: Vec<_> = OF_A_FILE.map(|shock| (Kind::File, shock)).to_vec();
-    survives(&cells, "a_file");
+    survives(Kind::File, "a_file");
 }
 
 #[test]
 fn our_server() {
-    let of_its_disk = [Shock::DiskFull];
-    let cells: Vec<_> =
-        OF_A_PROCESS.into_iter().chain(of_its_disk).map(|shock| (Kind::Server, shock)).collect();
-    survives(&cells, "our_server");
+    survives(Kind::Server, "our_server");
 }
 
 #[test]
 fn consul() {
-    survives(&OF_A_PROCESS.map(|shock| (Kind::Consul, shock)), "consul");
+    survives(Kind::Consul, "consul");
 }
 
 #[test]
 fn etcd() {
-    survives(&OF_A_PROCESS.map(|shock| (Kind::Etcd, shock)), "etcd");
+    survives(Kind::Etcd, "etcd");
 }
 
 #[test]
 fn zookeeper() {
-    survives(&OF_A_PROCESS.map(|shock| (Kind::Zookeeper, shock)), "zookeeper");
+    survives(Kind::Zookeeper, "zookeeper");
 }
 
-fn survives(cells: &[(Kind, Shock)], test: &str) {
-    all(cells, |&(kind, shock)| {
-        if shock == Shock::DiskFull && !is_root(test) {
-            return;
-        }
-        let place = Place::new();
-        let disk = (shock == Shock::DiskFull).then(|| FullDisk::mount(&place.path().join("state")));
-        let Some(laboratory) = Laboratory::start_in(place, kind, test).map(Arc::new) else { return };
+fn survives(kind: Kind, test: &str) {
+    let of_our_disk = [Shock::DiskFull].into_iter().filter(|_| matches!(kind, Kind::File | Kind::Server));
+    let shocks: Vec<_> = Shock::of(kind).iter().copied().chain(of_our_disk).collect();
+    all(&shocks, |&shock| {
+        let laboratory = match shock {
+            Shock::DiskFull if !is_root(test) => return,
+            Shock::DiskFull => Laboratory::on_small_disk(kind, test),
+            _ => Laboratory::start(kind, test),
+        };
+        let Some(laboratory) = laboratory.map(Arc::new) else { return };
         let observer = Observer::of(Arc::clone(&laboratory));
-        let scene = Scene { laboratory: &laboratory, observer: &observer, shock, disk };
-        scene.plays();
+        Scene { laboratory: &laboratory, observer: &observer, shock }.plays();
     });
 }
 
@@ -80,7 +54,6 @@ struct Scene<'a> {
     laboratory: &'a Laboratory,
     observer: &'a Observer,
     shock: Shock,
-    disk: Option<FullDisk>,
 }
 
 impl Scene<'_> {
@@ -94,7 +67,7 @@ impl Scene<'_> {
         }
 
         let struck = Instant::now();
-        let relief = self.strike();
+        self.laboratory.strike(self.shock);
         held.push(self.start("late"));
         let asked = stopped.stop();
         assert!(asked.elapsed() <= Duration::from_secs(1) + SLACK, "{:?}", asked.elapsed());
@@ -103,7 +76,7 @@ impl Scene<'_> {
         assert!(lost.elapsed() <= SLACK, "{:?}", lost.elapsed());
         wait_until("its end", || struck.elapsed() >= self.length());
         held.iter().for_each(Patient::has_untouched_child);
-        self.relieve(relief);
+        self.laboratory.relieve(self.shock);
 
         let relieved = Instant::now();
         for patient in &held {
@@ -124,7 +97,8 @@ impl Scene<'_> {
     fn is_well(&self, patient: &Patient, struck: Instant, relieved: Instant, well: Instant) {
         patient.has_untouched_child();
         assert_eq!(self.observer.first_missed(&patient.id, well), None, "{:#?}", patient.said());
-        if self.keeps_its_data() && patient.id != "late" && relieved - struck <= OUTAGE + SLACK / 4 {
+        let is_spared = self.shock.spares_the_services_of(self.laboratory.kind);
+        if is_spared && patient.id != "late" && relieved - struck <= OUTAGE + SLACK / 4 {
             let missed = self.observer.first_missed(&patient.id, struck);
             assert_eq!(missed, None, "{:#?}", patient.said());
         }
@@ -140,50 +114,12 @@ impl Scene<'_> {
         wait_until(&patient.id, || self.observer.lists(&patient.id, since));
     }
 
-    fn keeps_its_data(&self) -> bool {
-        match self.shock {
-            Shock::Emptied | Shock::Deleted | Shock::Overwritten => false,
-            // An agent begins with every service critical, until it has heard of it.
-            Shock::Killed => self.laboratory.kind != Kind::Consul,
-            Shock::Frozen | Shock::Locked | Shock::DiskFull => true,
-        }
-    }
-
     /// How long it lasts, at least. To come back takes a registry its time.
     fn length(&self) -> Duration {
         match self.shock {
             Shock::Killed | Shock::Emptied => OUTAGE / 2,
             Shock::Deleted => Duration::ZERO,
             _ => OUTAGE,
-        }
-    }
-
-    /// What ends when it is dropped.
-    fn strike(&self) -> Option<Lock> {
-        match self.shock {
-            Shock::Frozen => self.laboratory.freeze(),
-            Shock::Killed | Shock::Emptied => self.laboratory.kill(),
-            Shock::Locked => return Some(Lock::on(&self.laboratory.file())),
-            Shock::Deleted => fs::remove_dir_all(self.laboratory.file().parent().unwrap()).unwrap(),
-            Shock::Overwritten => fs::write(self.laboratory.file(), "not a database ".repeat(999)).unwrap(),
-            Shock::DiskFull => self.disk.as_ref().unwrap().fill(),
-        }
-        None
-    }
-
-    fn relieve(&self, lock: Option<Lock>) {
-        drop(lock);
-        match self.shock {
-            Shock::Frozen => self.laboratory.thaw(),
-            Shock::Killed => self.laboratory.restart(),
-            Shock::Emptied => self.laboratory.restart_empty(),
-            Shock::Locked | Shock::Deleted => {}
-            Shock::Overwritten => {
-                for suffix in ["", "-wal", "-shm"] {
-                    let _ = fs::remove_file(format!("{}{suffix}", self.laboratory.file().display()));
-                }
-            }
-            Shock::DiskFull => self.disk.as_ref().unwrap().clear(),
         }
     }
 }

@@ -12,7 +12,7 @@ use service_registry_wrapper::model::{Limit, PageRequest};
 use service_registry_wrapper::registry::{Access, Registry, ServiceQuery, connect};
 use tokio::runtime::Runtime;
 
-use super::Proxy;
+use super::{Lock, Proxy, SmallDisk};
 use crate::support::Place;
 use crate::support::consul::Consul;
 use crate::support::etcd::{Etcd, Release};
@@ -44,6 +44,8 @@ impl Kind {
 /// A registry that runs, and a view of it that no proxy stands before.
 pub(crate) struct Laboratory {
     pub(crate) kind: Kind,
+    pub(super) lock: Mutex<Option<Lock>>,
+    pub(super) disk: Option<SmallDisk>,
     host: Mutex<Host>,
     url: String,
     address: Option<SocketAddr>,
@@ -66,9 +68,15 @@ impl Laboratory {
         Self::start_in(Place::new(), kind, test)
     }
 
-    /// The same, with what a file or a server of ours keeps in `place`.
+    /// The same, for one that keeps a file on a disk which can be filled. It takes root.
     #[track_caller]
-    pub(crate) fn start_in(place: Place, kind: Kind, test: &str) -> Option<Self> {
+    pub(crate) fn on_small_disk(kind: Kind, test: &str) -> Option<Self> {
+        let place = Place::new();
+        let disk = SmallDisk::mount(&place.path().join("state"));
+        Some(Self { disk: Some(disk), ..Self::start_in(place, kind, test)? })
+    }
+
+    fn start_in(place: Place, kind: Kind, test: &str) -> Option<Self> {
         let host = match kind {
             Kind::File => Host::File(place),
             Kind::Server => Host::Server(Server::start(place, &["--max-services=5000"])),
@@ -79,8 +87,8 @@ impl Laboratory {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let (url, address) = (host.url(), host.address());
-        let view = Mutex::new(view(&url));
-        Some(Self { kind, host: Mutex::new(host), url, address, runtime, view })
+        let (view, lock) = (Mutex::new(view(&url)), Mutex::new(None));
+        Some(Self { kind, lock, disk: None, host: Mutex::new(host), url, address, runtime, view })
     }
 
     /// Where it is.
