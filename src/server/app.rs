@@ -48,7 +48,7 @@ impl App {
         };
         let (mut response, rate) = match fate.refusal() {
             Some(refusal) => (refusal.into_response(), None),
-            None => self.route(connection, request, &fate).await,
+            None => self.route(connection, request, &mut fate).await,
         };
         if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
             response = refusal.signed(&txn_id);
@@ -70,7 +70,7 @@ impl App {
         &self,
         connection: Connection,
         mut request: Request,
-        fate: &Fate,
+        fate: &mut Fate,
     ) -> (Response, Option<Rate>) {
         let path = RequestedPath(request.uri().path().to_owned());
         request.extensions_mut().insert(path);

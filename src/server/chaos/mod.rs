@@ -96,8 +96,8 @@ impl Chaos {
             }
             let Some(left) = loaded.strikes(self.started.elapsed()) else { continue };
             debug!(chaos = %loaded.rule, path, "on purpose");
-            fate.kinds.push(action.kind());
             if action != Action::Forget {
+                fate.kinds.push(action.kind());
                 metrics.troubled(action.kind());
             }
             match action {
@@ -181,14 +181,16 @@ impl Fate {
     }
 
     /// Takes out the service that the heartbeat at `path` is for. What becomes of the heartbeat then is as ever.
-    pub(super) async fn forget(&self, tenant: &Tenant, path: &str, metrics: &Metrics) {
+    pub(super) async fn forget(&mut self, tenant: &Tenant, path: &str, metrics: &Metrics) {
         if !matches!(self.end, Some(End::Forget)) {
             return;
         }
         let id = path.strip_prefix("/services/").and_then(|path| path.strip_suffix("/heartbeat"));
         let id = id.and_then(|id| percent_decode_str(id).decode_utf8().ok());
-        if let Some(id) = id.and_then(|id| ServiceId::new(id).ok()) {
-            take_out(tenant, &id, metrics).await;
+        if let Some(id) = id.and_then(|id| ServiceId::new(id).ok())
+            && take_out(tenant, &id, metrics).await
+        {
+            self.kinds.push(Action::Forget.kind());
         }
     }
 
