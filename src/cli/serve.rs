@@ -80,16 +80,18 @@ Pages:
   /http_sd[?tag=TAG]     service discovery for Prometheus: each service's address and port metadata
   /metrics, /health      of the server itself
 
-Rehearsal, --chaos KIND[=ARGUMENT][:PERCENT%][@START[+LENGTH][/EVERY]]; repeated, or with commas between:
+Rehearsal, --chaos KIND[=ARGUMENT][:PERCENT%][@START[+LENGTH][/EVERY]], repeated or with commas:
   fail[=STATUS]          refuse, with a status from 400 to 599 (default 503), and do nothing
   delay=TIME[..TIME]     do it later
-  hang                   give no answer, for as long as the client waits or the trouble lasts
+  hang                   give no answer, until the client goes or the trouble is over
   lose                   do it, and close the connection without an answer
-  forget                 take the service out that a heartbeat is for; forget@30s: all of them, then
-  seed=NUMBER            the same requests again meet the same troubles
-  Times count from the server's start: hang@30s is from then on, hang@30s+10s for 10 s, fail:20%@10s+5s/1m
-  a fifth of all requests for 5 s each minute. Every delay counts, then the first of the others that strikes.
-  Only the API is concerned, /v1.0, /v2.0 and /http_sd. Each answer has a header X-Chaos, /metrics counts them.
+  forget                 take out the service that a heartbeat is for; forget@30s: all, at 30 s
+  seed=NUMBER            have the same troubles again where the same requests come again
+  --chaos fail:20%,delay=100ms..2s:50%   a fifth fails; half are late
+  --chaos hang@30s+10s                   from 30 s after the server's start on, for 10 s
+  --chaos fail=401@10s+5s/1m             likewise, each minute
+  Delays add up; of the other rules, the first that strikes counts. Only the API is concerned
+  (/v1.0, /v2.0, /http_sd). Its answers then have the header X-Chaos, and /metrics counts.
 
 Signals:
   SIGTERM, SIGINT        finish what is under way, then end

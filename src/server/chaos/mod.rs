@@ -137,7 +137,7 @@ impl Chaos {
                     return;
                 }
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = gone => {}
@@ -164,7 +164,7 @@ impl Loaded {
 
     fn between(&self, least: Duration, most: Duration) -> Duration {
         let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
-        least + (most - least).mul_f64(dice.f64())
+        least.saturating_add(most.saturating_sub(least).mul_f64(dice.f64()))
     }
 }
 

@@ -132,11 +132,11 @@ fn a_seed_brings_the_same_troubles_again_and_what_failed_was_not_done() {
 fn without_a_seed_the_log_tells_the_one_that_was_drawn() {
     let (server, api) = chaotic("fail:50%");
     let statuses = |api: &Api| -> Vec<u16> { (0..40).map(|_| api.get("/services").status).collect() };
-    let seen = statuses(&api);
+    let first = statuses(&api);
     let log = server.log();
     let seed = log.lines().find_map(|line| line.split_once(" seed=")).unwrap().1;
     let (_again, api) = chaotic(&format!("fail:50%,seed={seed}"));
-    assert_eq!(statuses(&api), seen);
+    assert_eq!(statuses(&api), first);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn whoever_is_left_hanging_and_goes_leaves_nothing_behind() {
         .collect();
     wait_until("all to hang", || count(&server, "hang") == 40);
     let open = || Metrics::of(&server).count("connections", &[]);
-    holds_for(Duration::from_millis(500), "hanging", || open() == 41);
+    holds_for(Duration::from_millis(500), "hanging", || open() >= 41);
     drop(connections);
     wait_until("all to be gone", || open() == 1);
     is_well(&server);
@@ -184,7 +184,7 @@ fn a_server_whose_requests_hang_ends_at_once() {
     wait_until("all to wait", || count(&server, "hang") + count(&server, "delay") == 8);
     server.signal(Signal::SIGTERM);
     let answers = connections.iter_mut().filter_map(|connection| connection.receive("GET").ok());
-    let answered = answers.map(|answer| answer.is(200)).count();
+    let answered = answers.filter(|answer| answer.status == 200).count();
     assert!((1..8).contains(&answered), "{answered}: those that were only late are answered");
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.log().contains("did not finish in time"), "{}", server.log());
