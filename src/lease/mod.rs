@@ -179,6 +179,8 @@ struct Registering {
     taken_since: Option<Instant>,
     /// A registration may have taken effect although we have no token of it.
     may_be_listed: bool,
+    /// Until when we are listed for all that we were told, where a heartbeat was refused and we were not forgotten.
+    listed_until: Option<Instant>,
     /// It has failed, as the policy counts it.
     is_refused: bool,
 }
@@ -237,7 +239,7 @@ impl Lease {
             Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
         };
         match event {
-            Event::Enlist if !self.is_enlisted() => self.start_registering(now),
+            Event::Enlist if !self.is_enlisted() => self.start_registering(None, now),
             Event::Withdraw => self.withdraw(now),
             Event::Registered(token) => self.registered(token, sent_at, now),
             Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
@@ -252,13 +254,14 @@ impl Lease {
         matches!(self.state, State::Registering(_) | State::Held(_))
     }
 
-    fn start_registering(&mut self, now: Instant) -> Action {
+    fn start_registering(&mut self, listed_until: Option<Instant>, now: Instant) -> Action {
         self.state = State::Registering(Registering {
             backoff: Backoff::capped_at(2 * self.period()),
             failures: 0,
             credentials_renewed: false,
             taken_since: None,
-            may_be_listed: false,
+            may_be_listed: listed_until.is_some(),
+            listed_until,
             is_refused: false,
         });
         self.register(Credentials::Current, now)
@@ -267,7 +270,12 @@ impl Lease {
     fn register(&mut self, credentials: Credentials, now: Instant) -> Action {
         let takes_over = self.policy.on_conflict == OnConflict::Replace && !self.has_been_registered;
         let if_taken = if takes_over { IfTaken::TakeOver } else { IfTaken::Refuse };
-        let timeout = self.period().min(Duration::from_secs(5));
+        let listed_until = match &self.state {
+            State::Registering(state) => state.listed_until,
+            _ => None,
+        };
+        let longest = self.period().min(Duration::from_secs(5));
+        let timeout = listed_until.map_or(longest, |end| less_than_is_left(longest, end, now));
         self.send(Call::Register(if_taken), timeout, credentials, now)
     }
 
@@ -316,7 +324,7 @@ impl Lease {
 
     fn registration_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let must_succeed = self.policy.give_up_after.filter(|_| !self.has_been_registered);
-        let (timeout, period) = (self.timeout(), self.period());
+        let period = self.period();
         let State::Registering(state) = &mut self.state else { return Action::Wait };
         if recourse == Recourse::Authenticate && !state.credentials_renewed {
             state.credentials_renewed = true;
@@ -326,6 +334,7 @@ impl Lease {
         let wait = match recourse {
             Recourse::AwaitRelease { frees_in } if self.policy.on_conflict != OnConflict::Fail => {
                 state.may_be_listed = false;
+                state.listed_until = None;
                 let taken_since = *state.taken_since.get_or_insert(now);
                 // Whoever lives longer than the longest timeout is no previous life of ours.
                 if now - taken_since > HeartbeatTimeout::MAX.as_duration() {
@@ -338,7 +347,7 @@ impl Lease {
                 will_not_pass = true;
                 state.failures += 1;
                 // Sent unchanged it will fail again, until somebody has changed something over there.
-                timeout.mul_f64(0.5 + 0.5 * self.rng.f64())
+                period.mul_f64(1.0 + 0.6 * self.rng.f64())
             }
             Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
                 state.taken_since = None;
@@ -349,6 +358,7 @@ impl Lease {
             }
         };
         state.is_refused |= must_succeed.is_some_and(|limit| will_not_pass || state.failures >= limit.get());
+        let wait = state.listed_until.map_or(wait, |end| before_it_runs_out(wait, end, now));
         self.deadline = Some(now + wait);
         Action::Wait
     }
@@ -356,8 +366,10 @@ impl Lease {
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
-            Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => {
-                self.start_registering(now)
+            Recourse::Register | Recourse::AwaitRelease { .. } => self.start_registering(None, now),
+            Recourse::None => {
+                let listed_until = state.expires_at;
+                self.start_registering(Some(listed_until), now)
             }
             Recourse::Authenticate if !state.credentials_renewed => {
                 state.credentials_renewed = true;
@@ -380,9 +392,7 @@ impl Lease {
         let State::Held(state) = &self.state else { return Action::Wait };
         let token = state.token.clone();
         let longest = (self.period() / 2).min(Duration::from_secs(2));
-        let left = state.expires_at.saturating_duration_since(now);
-        let timeout =
-            if left.is_zero() { longest } else { longest.min(left / 2).max(Self::SHORTEST_ATTEMPT) };
+        let timeout = less_than_is_left(longest, state.expires_at, now);
         self.send(Call::Heartbeat(token), timeout, credentials, now)
     }
 
@@ -452,6 +462,12 @@ impl Lease {
     fn period(&self) -> Duration {
         self.timeout() / 3
     }
+}
+
+/// How long to give a try, while there is something left.
+fn less_than_is_left(longest: Duration, expires_at: Instant, now: Instant) -> Duration {
+    let left = expires_at.saturating_duration_since(now);
+    if left.is_zero() { longest } else { longest.min(left / 2).max(Lease::SHORTEST_ATTEMPT) }
 }
 
 /// `wait`, cut short so that a try is still made when most of what is left has passed.

@@ -157,6 +157,34 @@ fn a_registry_that_forgot_us_is_told_in_the_same_tick() {
 }
 
 #[test]
+fn who_is_refused_while_listed_is_back_before_the_lease_runs_out() {
+    let mut scene = Scene::held();
+    let expires_at = scene.now + TIMEOUT;
+    scene.beats();
+    let mut action = scene.fails(Recourse::None);
+    let mut last_try = scene.now;
+    while scene.now < expires_at {
+        last_try = scene.now;
+        assert!(is_registration(&action), "{action:?}");
+        if expires_at - scene.now > 2 * Lease::SHORTEST_ATTEMPT {
+            assert!(sent(&action).timeout < expires_at - scene.now);
+        }
+        scene.fails(Recourse::None);
+        action = scene.at_deadline().1;
+    }
+    assert!(expires_at - last_try < Duration::from_millis(200), "{:?}", expires_at - last_try);
+}
+
+#[test]
+fn who_is_refused_while_listed_has_something_to_withdraw() {
+    let mut scene = Scene::held();
+    scene.beats();
+    scene.fails(Recourse::None);
+    scene.fails(Recourse::None);
+    assert!(is_deregistration(&scene.on(Event::Withdraw)));
+}
+
+#[test]
 fn new_credentials_are_tried_once_then_it_is_an_outage() {
     let mut scene = Scene::held();
     scene.beats();
@@ -183,7 +211,7 @@ fn registering_goes_on_for_ever_unless_it_must_succeed() {
     for _ in 0..1000 {
         assert_eq!(scene.fails(Recourse::None), Action::Wait);
         let (wait, action) = scene.at_deadline();
-        assert!(is_registration(&action) && wait >= TIMEOUT / 2 && wait <= TIMEOUT);
+        assert!(is_registration(&action) && wait >= PERIOD && wait <= PERIOD.mul_f64(1.6));
     }
 }
 
