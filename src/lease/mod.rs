@@ -256,7 +256,8 @@ impl Lease {
 
     fn start_registering(&mut self, listed_until: Option<Instant>, now: Instant) -> Action {
         self.state = State::Registering(Registering {
-            backoff: Backoff::capped_at(2 * self.period()),
+            // With the try before it, less than the timeout: so soon are we back when the registry is.
+            backoff: Backoff::capped_at(self.period().mul_f64(1.6)),
             failures: 0,
             credentials_renewed: false,
             taken_since: None,
