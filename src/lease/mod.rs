@@ -290,7 +290,7 @@ impl Lease {
         }
         // Spread over the whole period, once: a fleet that started together does not beat together.
         let first = self.period().mul_f64(self.rng.f64());
-        self.hold(token, sent_at, now + first)
+        self.hold(token, sent_at, now, first)
     }
 
     fn renewed(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
@@ -298,10 +298,10 @@ impl Lease {
             return Action::Wait;
         }
         let next = self.period().mul_f64(0.8 + 0.1 * self.rng.f64());
-        self.hold(token, sent_at, now + next)
+        self.hold(token, sent_at, now, next)
     }
 
-    fn hold(&mut self, token: Token, sent_at: Instant, next_heartbeat: Instant) -> Action {
+    fn hold(&mut self, token: Token, sent_at: Instant, now: Instant, wait: Duration) -> Action {
         self.state = State::Held(Held {
             token,
             // From when it was sent: the registry cannot have counted from any earlier.
@@ -310,7 +310,8 @@ impl Lease {
             failures: 0,
             credentials_renewed: false,
         });
-        self.deadline = Some(next_heartbeat);
+        // However long the answer took, or we did not run: two thirds of the timeout are left at the next heartbeat.
+        self.deadline = Some((now + wait).min(sent_at + self.period()).max(now));
         Action::Wait
     }
 

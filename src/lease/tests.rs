@@ -104,6 +104,19 @@ fn heartbeats_carry_the_token_of_the_last_answer_a_little_before_each_third() {
 }
 
 #[test]
+fn a_late_answer_does_not_put_off_the_next_heartbeat() {
+    let mut scene = Scene::held();
+    for late in [Duration::from_secs(3), PERIOD, 2 * TIMEOUT] {
+        scene.beats();
+        let sent_at = scene.now;
+        scene.now += late;
+        scene.on(Event::HeartbeatAccepted(Token::new("2")));
+        let next = scene.lease.deadline().unwrap();
+        assert!(next <= scene.now.max(sent_at + PERIOD), "{late:?}: {:?}", next - scene.now);
+    }
+}
+
+#[test]
 fn a_failed_heartbeat_is_sent_again_at_once_then_with_backoff() {
     let mut scene = Scene::held();
     scene.beats();
