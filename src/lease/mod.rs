@@ -166,7 +166,7 @@ enum State {
     Idle,
     Registering(Registering),
     Held(Held),
-    Withdrawing { tries: u32 },
+    Withdrawing(Withdrawing),
     Withdrawn,
 }
 
@@ -183,6 +183,13 @@ struct Registering {
     listed_until: Option<Instant>,
     /// It has failed, as the policy counts it.
     is_refused: bool,
+}
+
+#[derive(Debug, Default)]
+struct Withdrawing {
+    tries: u32,
+    /// The service is to be listed again, once it is known what became of the request under way.
+    is_wanted_back: bool,
 }
 
 #[derive(Debug)]
@@ -225,7 +232,7 @@ impl Lease {
             // The first failure is sent again at once: only the second says that something is wrong.
             State::Held(state) if state.failures > 1 => Standing::Failing,
             State::Held(_) => Standing::Held,
-            State::Withdrawing { .. } => Standing::Withdrawing,
+            State::Withdrawing(_) => Standing::Withdrawing,
             State::Withdrawn => Standing::Withdrawn,
         }
     }
@@ -239,19 +246,27 @@ impl Lease {
             Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
         };
         match event {
-            Event::Enlist if !self.is_enlisted() => self.start_registering(None, now),
+            Event::Enlist => self.enlist(now),
             Event::Withdraw => self.withdraw(now),
             Event::Registered(token) => self.registered(token, sent_at, now),
             Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
-            Event::Deregistered => self.end_withdrawal(),
+            Event::Deregistered => self.end_withdrawal(now),
             Event::Failed(recourse) => self.failed(recourse, now),
             Event::DeadlineReached if self.deadline.is_some_and(|deadline| deadline <= now) => self.due(now),
-            Event::Enlist | Event::DeadlineReached => Action::Wait,
+            Event::DeadlineReached => Action::Wait,
         }
     }
 
-    fn is_enlisted(&self) -> bool {
-        matches!(self.state, State::Registering(_) | State::Held(_))
+    fn enlist(&mut self, now: Instant) -> Action {
+        match &mut self.state {
+            State::Idle | State::Withdrawn => self.start_registering(None, now),
+            // Dropped, a deregistration could still arrive, after the registration: its answer has to be waited for.
+            State::Withdrawing(state) => {
+                state.is_wanted_back = true;
+                Action::Wait
+            }
+            State::Registering(_) | State::Held(_) => Action::Wait,
+        }
     }
 
     fn start_registering(&mut self, listed_until: Option<Instant>, now: Instant) -> Action {
@@ -282,10 +297,11 @@ impl Lease {
 
     fn registered(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         self.has_been_registered = true;
-        if let State::Withdrawing { .. } = self.state {
-            return self.deregister(Credentials::Current, now);
-        }
-        if !matches!(self.state, State::Registering(_)) {
+        if let State::Withdrawing(state) = &self.state {
+            if !state.is_wanted_back {
+                return self.deregister(Credentials::Current, now);
+            }
+        } else if !matches!(self.state, State::Registering(_)) {
             return Action::Wait;
         }
         // Spread over the whole period, once: a fleet that started together does not beat together.
@@ -319,7 +335,7 @@ impl Lease {
         match &mut self.state {
             State::Registering(_) => self.registration_failed(recourse, now),
             State::Held(_) => self.heartbeat_failed(recourse, now),
-            State::Withdrawing { .. } => self.withdrawal_failed(recourse, now),
+            State::Withdrawing(_) => self.withdrawal_failed(recourse, now),
             State::Idle | State::Withdrawn => Action::Wait,
         }
     }
@@ -399,43 +415,49 @@ impl Lease {
     }
 
     fn withdraw(&mut self, now: Instant) -> Action {
-        match &self.state {
-            State::Idle => self.end_withdrawal(),
+        match &mut self.state {
+            State::Idle => self.end_withdrawal(now),
             // Dropped, it could still arrive, after the deregistration: its answer has to be waited for.
             State::Registering(_) if self.under_way.is_some() => {
-                self.state = State::Withdrawing { tries: 0 };
+                self.state = State::Withdrawing(Withdrawing::default());
                 self.deadline = None;
                 Action::Wait
             }
-            State::Registering(state) if !state.may_be_listed => self.end_withdrawal(),
+            State::Registering(state) if !state.may_be_listed => self.end_withdrawal(now),
             State::Registering(_) | State::Held(_) => {
-                self.state = State::Withdrawing { tries: 0 };
+                self.state = State::Withdrawing(Withdrawing::default());
                 self.deregister(Credentials::Current, now)
             }
-            State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+            State::Withdrawing(state) => {
+                state.is_wanted_back = false;
+                Action::Wait
+            }
+            State::Withdrawn => Action::Wait,
         }
     }
 
     fn deregister(&mut self, credentials: Credentials, now: Instant) -> Action {
-        let State::Withdrawing { tries } = &mut self.state else { return Action::Wait };
-        *tries += 1;
+        let State::Withdrawing(state) = &mut self.state else { return Action::Wait };
+        state.tries += 1;
         let timeout = (self.period() / 2).min(Duration::from_secs(1));
         self.send(Call::Deregister, timeout, credentials, now)
     }
 
     fn withdrawal_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
-        let State::Withdrawing { tries } = self.state else { return Action::Wait };
+        let State::Withdrawing(state) = &self.state else { return Action::Wait };
+        let may_try = state.tries < Self::WITHDRAWAL_TRIES && !state.is_wanted_back;
         match recourse {
             // What failed may have been a registration that took effect all the same.
-            Recourse::Retry if tries < Self::WITHDRAWAL_TRIES => self.deregister(Credentials::Current, now),
-            Recourse::Authenticate if tries < Self::WITHDRAWAL_TRIES => {
-                self.deregister(Credentials::Renewed, now)
-            }
-            _ => self.end_withdrawal(),
+            Recourse::Retry if may_try => self.deregister(Credentials::Current, now),
+            Recourse::Authenticate if may_try => self.deregister(Credentials::Renewed, now),
+            _ => self.end_withdrawal(now),
         }
     }
 
-    fn end_withdrawal(&mut self) -> Action {
+    fn end_withdrawal(&mut self, now: Instant) -> Action {
+        if let State::Withdrawing(Withdrawing { is_wanted_back: true, .. }) = self.state {
+            return self.start_registering(None, now);
+        }
         self.state = State::Withdrawn;
         self.deadline = None;
         Action::Wait
@@ -446,7 +468,7 @@ impl Lease {
         match self.state {
             State::Registering(_) => self.register(Credentials::Current, now),
             State::Held(_) => self.heartbeat(Credentials::Current, now),
-            State::Idle | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+            State::Idle | State::Withdrawing(_) | State::Withdrawn => Action::Wait,
         }
     }
 

@@ -386,3 +386,30 @@ fn who_was_withdrawn_can_be_back() {
     scene.on(Event::Deregistered);
     assert!(is_registration(&scene.on(Event::Enlist)));
 }
+
+#[test]
+fn who_is_wanted_back_waits_for_the_deregistration_under_way() {
+    for outcome in [Event::Deregistered, Event::Failed(Recourse::Retry), Event::Failed(Recourse::Register)] {
+        let mut scene = Scene::held();
+        scene.on(Event::Withdraw);
+        assert_eq!(scene.on(Event::Enlist), Action::Wait);
+        assert!(is_registration(&scene.on(outcome)));
+    }
+    let mut scene = Scene::held();
+    scene.on(Event::Withdraw);
+    scene.on(Event::Enlist);
+    scene.on(Event::Withdraw);
+    scene.on(Event::Deregistered);
+    assert_eq!(scene.lease.standing(), Standing::Withdrawn);
+}
+
+#[test]
+fn who_is_wanted_back_keeps_a_registration_under_way() {
+    let mut scene = Scene::new(policy());
+    scene.on(Event::Enlist);
+    scene.on(Event::Withdraw);
+    scene.on(Event::Enlist);
+    assert_eq!(scene.on(Event::Registered(Token::new("1"))), Action::Wait);
+    assert_eq!(scene.lease.standing(), Standing::Held);
+    scene.beats();
+}
