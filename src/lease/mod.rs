@@ -158,6 +158,8 @@ pub struct Lease {
     under_way: Option<Instant>,
     deadline: Option<Instant>,
     has_been_registered: bool,
+    /// For all that the registry said: a registration or deregistration may have taken effect or not.
+    may_be_listed: bool,
     rng: Rng,
 }
 
@@ -177,8 +179,6 @@ struct Registering {
     credentials_renewed: bool,
     /// Since when somebody else holds our id.
     taken_since: Option<Instant>,
-    /// A registration may have taken effect although we have no token of it.
-    may_be_listed: bool,
     /// Until when we are listed for all that we were told, where a heartbeat was refused and we were not forgotten.
     listed_until: Option<Instant>,
     /// It has failed, as the policy counts it.
@@ -211,7 +211,15 @@ impl Lease {
     /// A lease that waits for [`Event::Enlist`]. `rng` is where its jitter comes from.
     #[must_use]
     pub fn new(policy: Policy, rng: Rng) -> Self {
-        Self { policy, state: State::Idle, under_way: None, deadline: None, has_been_registered: false, rng }
+        Self {
+            policy,
+            state: State::Idle,
+            under_way: None,
+            deadline: None,
+            has_been_registered: false,
+            may_be_listed: false,
+            rng,
+        }
     }
 
     /// When to come back with [`Event::DeadlineReached`], if nothing happens before.
@@ -250,7 +258,10 @@ impl Lease {
             Event::Withdraw => self.withdraw(now),
             Event::Registered(token) => self.registered(token, sent_at, now),
             Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
-            Event::Deregistered => self.end_withdrawal(now),
+            Event::Deregistered => {
+                self.may_be_listed = false;
+                self.end_withdrawal(now)
+            }
             Event::Failed(recourse) => self.failed(recourse, now),
             Event::DeadlineReached if self.deadline.is_some_and(|deadline| deadline <= now) => self.due(now),
             Event::DeadlineReached => Action::Wait,
@@ -276,7 +287,6 @@ impl Lease {
             failures: 0,
             credentials_renewed: false,
             taken_since: None,
-            may_be_listed: listed_until.is_some(),
             listed_until,
             is_refused: false,
         });
@@ -297,6 +307,7 @@ impl Lease {
 
     fn registered(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         self.has_been_registered = true;
+        self.may_be_listed = true;
         if let State::Withdrawing(state) = &self.state {
             if !state.is_wanted_back {
                 return self.deregister(Credentials::Current, now);
@@ -351,7 +362,7 @@ impl Lease {
         let mut will_not_pass = matches!(recourse, Recourse::None | Recourse::Authenticate);
         let wait = match recourse {
             Recourse::AwaitRelease { frees_in } if self.policy.on_conflict != OnConflict::Fail => {
-                state.may_be_listed = false;
+                self.may_be_listed = false;
                 state.listed_until = None;
                 let taken_since = *state.taken_since.get_or_insert(now);
                 // Whoever lives longer than the longest timeout is no previous life of ours.
@@ -370,7 +381,7 @@ impl Lease {
             Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
                 state.taken_since = None;
                 state.failures += 1;
-                state.may_be_listed = true;
+                self.may_be_listed = true;
                 state.credentials_renewed = false;
                 state.backoff.next(&mut self.rng)
             }
@@ -384,7 +395,10 @@ impl Lease {
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
-            Recourse::Register | Recourse::AwaitRelease { .. } => self.start_registering(None, now),
+            Recourse::Register | Recourse::AwaitRelease { .. } => {
+                self.may_be_listed = false;
+                self.start_registering(None, now)
+            }
             Recourse::None => {
                 let listed_until = state.expires_at;
                 self.start_registering(Some(listed_until), now)
@@ -423,7 +437,7 @@ impl Lease {
                 self.deadline = None;
                 Action::Wait
             }
-            State::Registering(state) if !state.may_be_listed => self.end_withdrawal(now),
+            State::Registering(_) if !self.may_be_listed => self.end_withdrawal(now),
             State::Registering(_) | State::Held(_) => {
                 self.state = State::Withdrawing(Withdrawing::default());
                 self.deregister(Credentials::Current, now)
@@ -445,6 +459,7 @@ impl Lease {
 
     fn withdrawal_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let State::Withdrawing(state) = &self.state else { return Action::Wait };
+        self.may_be_listed &= !matches!(recourse, Recourse::Register | Recourse::AwaitRelease { .. });
         let may_try = state.tries < Self::WITHDRAWAL_TRIES && !state.is_wanted_back;
         match recourse {
             // What failed may have been a registration that took effect all the same.

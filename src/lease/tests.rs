@@ -198,6 +198,17 @@ fn who_is_refused_while_listed_has_something_to_withdraw() {
 }
 
 #[test]
+fn what_a_failed_withdrawal_left_behind_is_withdrawn_by_the_next() {
+    let mut scene = Scene::held();
+    scene.on(Event::Withdraw);
+    scene.fails(Recourse::None);
+    assert_eq!(scene.lease.standing(), Standing::Withdrawn);
+    scene.on(Event::Enlist);
+    scene.fails(Recourse::None);
+    assert!(is_deregistration(&scene.on(Event::Withdraw)));
+}
+
+#[test]
 fn new_credentials_are_tried_once_then_it_is_an_outage() {
     let mut scene = Scene::held();
     scene.beats();
