@@ -61,11 +61,11 @@ fn is_heartbeat(action: &Action) -> bool {
     matches!(action, Action::Send(Request { call: Call::Heartbeat(_), .. }))
 }
 
-pub(super) fn is_registration(action: &Action) -> bool {
+fn is_registration(action: &Action) -> bool {
     matches!(action, Action::Send(Request { call: Call::Register(_), .. }))
 }
 
-pub(super) fn is_deregistration(action: &Action) -> bool {
+fn is_deregistration(action: &Action) -> bool {
     matches!(action, Action::Send(Request { call: Call::Deregister, .. }))
 }
 
