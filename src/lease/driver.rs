@@ -3,9 +3,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::{Action, Call, Clock, Credentials, Event, Lease, Policy, Request, Standing};
@@ -89,7 +91,9 @@ pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
     let clock = Arc::new(clock);
     tokio::spawn(async move {
         loop {
-            let driver = Driver::new(task.clone(), Arc::clone(&clock), wishes.clone(), statuses.clone());
+            let lease = Lease::new(task.policy.clone(), Rng::with_seed(seed(task.instance)));
+            let driver =
+                Driver::new(task.clone(), Arc::clone(&clock), wishes.clone(), statuses.clone(), lease);
             match tokio::spawn(driver.run()).await {
                 Ok(()) => return,
                 Err(panic) => {
@@ -103,32 +107,64 @@ pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
     Keeper { wish, status }
 }
 
+/// What a driver asks for what to do: a [`Lease`], or one that a test has spoilt.
+pub(super) trait Decide {
+    /// See [`Lease::deadline`].
+    fn deadline(&self) -> Option<Instant>;
+    /// See [`Lease::standing`].
+    fn standing(&self) -> Standing;
+    /// See [`Lease::on`].
+    fn on(&mut self, event: Event, now: Instant) -> Action;
+}
+
+impl Decide for Lease {
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing()
+    }
+
+    fn on(&mut self, event: Event, now: Instant) -> Action {
+        self.on(event, now)
+    }
+}
+
 type Answer = Result<Event, Error>;
 
-struct Driver<C> {
+pub(super) struct Driver<C, L> {
     task: Task,
     clock: Arc<C>,
     wishes: watch::Receiver<Wish>,
     statuses: watch::Sender<Status>,
-    lease: Lease,
+    lease: L,
     journal: Journal,
-    under_way: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    under_way: Option<UnderWay>,
 }
 
-impl<C: Clock> Driver<C> {
-    fn new(
+/// A request whose answer is outstanding.
+struct UnderWay {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    timeout: Duration,
+    /// On the same clock as everything else: one timer is enough, as nothing is due while a request is under way.
+    give_up_at: Instant,
+}
+
+impl<C: Clock, L: Decide> Driver<C, L> {
+    pub(super) fn new(
         task: Task,
         clock: Arc<C>,
         mut wishes: watch::Receiver<Wish>,
         statuses: watch::Sender<Status>,
+        lease: L,
     ) -> Self {
         wishes.mark_changed();
-        let lease = Lease::new(task.policy.clone(), Rng::with_seed(seed(task.instance)));
         let journal = Journal::new(&task.registration, task.registry.url());
         Self { task, clock, wishes, statuses, lease, journal, under_way: None }
     }
 
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         while let Some(event) = self.next().await {
             let now = self.clock.now();
             if event == Event::DeadlineReached {
@@ -138,19 +174,25 @@ impl<C: Clock> Driver<C> {
                 self.journal.succeeded(&event);
             }
             if let Action::Send(request) = self.lease.on(event, now) {
-                self.under_way = Some(Box::pin(call(self.task.clone(), request)));
+                self.send(request, now);
             }
             self.publish();
         }
     }
 
+    fn send(&mut self, request: Request, now: Instant) {
+        let timeout = request.timeout;
+        let answer = Box::pin(call(self.task.clone(), request));
+        self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });
+    }
+
     /// What happens next; nothing any more when nobody holds the [`Keeper`].
     async fn next(&mut self) -> Option<Event> {
-        let deadline = self.lease.deadline();
+        let next = self.under_way.as_ref().map(|request| request.give_up_at).or(self.lease.deadline());
         loop {
-            let event = tokio::select! {
+            return Some(tokio::select! {
                 biased;
-                answer = or_never(self.under_way.as_mut()) => {
+                answer = or_never(self.under_way.as_mut().map(|request| request.answer.as_mut())) => {
                     self.under_way = None;
                     self.heard(answer)
                 }
@@ -162,10 +204,17 @@ impl<C: Clock> Driver<C> {
                         Wish::Unlisted => Event::Withdraw,
                     }
                 }
-                () = or_never(deadline.map(|deadline| self.clock.sleep_until(deadline))) => Event::DeadlineReached,
-            };
-            return Some(event);
+                () = or_never(next.map(|next| self.clock.sleep_until(next))) => match self.under_way.take() {
+                    Some(UnderWay { timeout, .. }) => self.heard(Err(self.no_answer_within(timeout))),
+                    None => Event::DeadlineReached,
+                },
+            });
         }
+    }
+
+    fn no_answer_within(&self, timeout: Duration) -> Error {
+        let registry = self.task.registry.url().to_owned();
+        Error::Unavailable { registry, source: Cause::TimedOut(timeout) }
     }
 
     fn heard(&mut self, answer: Answer) -> Event {
@@ -198,29 +247,23 @@ pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
 
 async fn call(task: Task, request: Request) -> Answer {
     let Task { registry, registration, instance, holder, .. } = task;
-    let answer = async {
-        if request.credentials == Credentials::Renewed {
-            registry.renew_credentials().await?;
+    if request.credentials == Credentials::Renewed {
+        registry.renew_credentials().await?;
+    }
+    match request.call {
+        Call::Register(if_taken) => {
+            let claim = Claim { instance, holder, if_taken };
+            registry.register(&registration, &claim).await.map(Event::Registered)
         }
-        match request.call {
-            Call::Register(if_taken) => {
-                let claim = Claim { instance, holder, if_taken };
-                registry.register(&registration, &claim).await.map(Event::Registered)
-            }
-            Call::Heartbeat(token) => {
-                let ours = Owner::Instance(instance);
-                registry.heartbeat(&registration.id, &token, ours).await.map(Event::HeartbeatAccepted)
-            }
-            Call::Deregister => {
-                let ours = Owner::Instance(instance);
-                registry.deregister(&registration.id, ours).await.map(|()| Event::Deregistered)
-            }
+        Call::Heartbeat(token) => {
+            let ours = Owner::Instance(instance);
+            registry.heartbeat(&registration.id, &token, ours).await.map(Event::HeartbeatAccepted)
         }
-    };
-    tokio::time::timeout(request.timeout, answer).await.unwrap_or_else(|_| {
-        let registry = registry.url().to_owned();
-        Err(Error::Unavailable { registry, source: Cause::TimedOut(request.timeout) })
-    })
+        Call::Deregister => {
+            let ours = Owner::Instance(instance);
+            registry.deregister(&registration.id, ours).await.map(|()| Event::Deregistered)
+        }
+    }
 }
 
 /// Different for every life of every wrapper: what they do at random they do apart.

@@ -16,22 +16,31 @@
 //!
 //! The rules, and where they come from:
 //! * A heartbeat goes out a little before each third of the timeout, so that two may fail and an outage of two
-//!   thirds of it still leaves time for one more try.
+//!   thirds of it still leaves time for one more try. An answer that comes late does not put off the next.
 //! * One that fails is sent again at once, then with backoff. Whatever the backoff says, the last tries are made
 //!   just before the lease runs out. Each try is given less time than is left.
 //! * "Not found" means that the registry forgot us: register again in the same tick. The same goes for a token
-//!   that the registry cannot read, and for an id that somebody else has taken over. Until the lease that we had has
-//!   run out, that may have been an error: the last tries are made before it has.
+//!   that the registry cannot read, and for an id that somebody else has taken over. What may still be listed is
+//!   tried for before it runs out.
+//! * No wait, with the try before it, is longer than the timeout: so soon are we back when the registry is.
 //! * "Unauthorized" is answered with new credentials, once; then it is an outage like any other.
 //! * An id that another instance holds is waited for, taken over, or a failure, as [`OnConflict`] says.
+//! * One request at a time. Neither a registration nor a deregistration is dropped for the other: it would arrive
+//!   all the same, and perhaps later.
 //! * Nothing ends the loop but a withdrawal. Where registration [must succeed](Policy::give_up_after), its failure
 //!   before the first success shows, for the owner to draw the consequences; until then it is tried on.
+//!
+//! What follows from them, such as that no outage of less than two thirds of the timeout costs a lease, and that it is
+//! back within a timeout of the registry's return, is put to the test in `simulation`: driver and lease live through
+//! thousands of histories drawn from seeds, in which messages are lost, late, doubled and overtaken, registries
+//! restart, forget and refuse, rivals come, and the wrapper is stopped. Each rule, broken, breaks an invariant there.
 //!
 //! A service can be in several registries: a [`fleet`] is a lease for each, and how they stand together.
 
 mod backoff;
 mod clock;
 pub mod driver;
+mod exchange;
 pub mod fleet;
 mod journal;
 
@@ -43,6 +52,7 @@ use tokio::time::Instant;
 
 pub use self::backoff::Backoff;
 pub use self::clock::{BootClock, Clock, TokioClock};
+pub use self::exchange::{Action, Call, Credentials, Event, Request, Standing};
 use crate::model::{HeartbeatTimeout, Token};
 use crate::registry::{IfTaken, Recourse};
 
@@ -70,86 +80,6 @@ pub enum OnConflict {
     Fail,
 }
 
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The service is to be in the registry: its child can serve.
-    Enlist,
-    /// The service is to leave the registry.
-    Withdraw,
-    /// The time of [`Lease::deadline`] has come.
-    DeadlineReached,
-    /// The registration succeeded, with the token of the first heartbeat.
-    Registered(Token),
-    /// The heartbeat was accepted, with the token of the next.
-    HeartbeatAccepted(Token),
-    /// The deregistration succeeded.
-    Deregistered,
-    /// The request that was under way failed; a failure can be of use.
-    Failed(Recourse),
-}
-
-/// What to do now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing, until the deadline or the next event.
-    Wait,
-    /// Send this, instead of whatever is still under way.
-    Send(Request),
-}
-
-/// One call to the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Which call.
-    pub call: Call,
-    /// When to give up on its answer.
-    pub timeout: Duration,
-    /// Log in anew before it.
-    pub credentials: Credentials,
-}
-
-/// A call to the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    /// Enter the registry.
-    Register(IfTaken),
-    /// Renew the lease.
-    Heartbeat(Token),
-    /// Leave the registry.
-    Deregister,
-}
-
-/// Which credentials a call is sent with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Credentials {
-    /// Those at hand.
-    Current,
-    /// New ones: the registry refused those at hand.
-    Renewed,
-}
-
-/// Where the lease stands, as seen from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// The child is not ready yet.
-    Idle,
-    /// The first answer is outstanding.
-    Registering,
-    /// Somebody else holds our id.
-    Waiting,
-    /// We are listed.
-    Held,
-    /// We are, or want to be, listed, and the last answer was a failure.
-    Failing,
-    /// Registration has failed, as the [policy](Policy::give_up_after) counts it. It is still tried.
-    Refused,
-    /// The deregistration is under way.
-    Withdrawing,
-    /// We are not listed, and do not want to be.
-    Withdrawn,
-}
-
 /// The state machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Lease {
@@ -159,6 +89,8 @@ pub struct Lease {
     under_way: Option<Instant>,
     deadline: Option<Instant>,
     has_been_registered: bool,
+    /// For all that the registry said: a registration or deregistration may have taken effect or not.
+    may_be_listed: bool,
     rng: Rng,
 }
 
@@ -167,7 +99,7 @@ enum State {
     Idle,
     Registering(Registering),
     Held(Held),
-    Withdrawing { tries: u32 },
+    Withdrawing(Withdrawing),
     Withdrawn,
 }
 
@@ -178,12 +110,18 @@ struct Registering {
     credentials_renewed: bool,
     /// Since when somebody else holds our id.
     taken_since: Option<Instant>,
-    /// A registration may have taken effect although we have no token of it.
-    may_be_listed: bool,
+    /// Until when the lease lasts that we had, where a heartbeat was refused. If it was refused in error, we are listed
+    /// for as long: not everybody who says "not found" on a way to a registry is one.
+    listed_until: Option<Instant>,
     /// It has failed, as the policy counts it.
     is_refused: bool,
-    /// Until when the lease lasts that we had: whoever said that we have none may have been wrong.
-    held_until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Withdrawing {
+    tries: u32,
+    /// The service is to be listed again, once it is known what became of the request under way.
+    is_wanted_back: bool,
 }
 
 #[derive(Debug)]
@@ -205,7 +143,15 @@ impl Lease {
     /// A lease that waits for [`Event::Enlist`]. `rng` is where its jitter comes from.
     #[must_use]
     pub fn new(policy: Policy, rng: Rng) -> Self {
-        Self { policy, state: State::Idle, under_way: None, deadline: None, has_been_registered: false, rng }
+        Self {
+            policy,
+            state: State::Idle,
+            under_way: None,
+            deadline: None,
+            has_been_registered: false,
+            may_be_listed: false,
+            rng,
+        }
     }
 
     /// When to come back with [`Event::DeadlineReached`], if nothing happens before.
@@ -226,7 +172,7 @@ impl Lease {
             // The first failure is sent again at once: only the second says that something is wrong.
             State::Held(state) if state.failures > 1 => Standing::Failing,
             State::Held(_) => Standing::Held,
-            State::Withdrawing { .. } => Standing::Withdrawing,
+            State::Withdrawing(_) => Standing::Withdrawing,
             State::Withdrawn => Standing::Withdrawn,
         }
     }
@@ -240,30 +186,41 @@ impl Lease {
             Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
         };
         match event {
-            Event::Enlist if !self.is_enlisted() => self.start_registering(None, now),
+            Event::Enlist => self.enlist(now),
             Event::Withdraw => self.withdraw(now),
             Event::Registered(token) => self.registered(token, sent_at, now),
             Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
-            Event::Deregistered => self.end_withdrawal(),
+            Event::Deregistered => {
+                self.may_be_listed = false;
+                self.end_withdrawal(now)
+            }
             Event::Failed(recourse) => self.failed(recourse, now),
             Event::DeadlineReached if self.deadline.is_some_and(|deadline| deadline <= now) => self.due(now),
-            Event::Enlist | Event::DeadlineReached => Action::Wait,
+            Event::DeadlineReached => Action::Wait,
         }
     }
 
-    fn is_enlisted(&self) -> bool {
-        matches!(self.state, State::Registering(_) | State::Held(_))
+    fn enlist(&mut self, now: Instant) -> Action {
+        match &mut self.state {
+            State::Idle | State::Withdrawn => self.start_registering(None, now),
+            // Dropped, a deregistration could still arrive, after the registration: its answer has to be waited for.
+            State::Withdrawing(state) => {
+                state.is_wanted_back = true;
+                Action::Wait
+            }
+            State::Registering(_) | State::Held(_) => Action::Wait,
+        }
     }
 
-    fn start_registering(&mut self, held_until: Option<Instant>, now: Instant) -> Action {
+    fn start_registering(&mut self, listed_until: Option<Instant>, now: Instant) -> Action {
         self.state = State::Registering(Registering {
-            backoff: Backoff::capped_at(2 * self.period()),
+            // With the try before it, less than the timeout: so soon are we back when the registry is.
+            backoff: Backoff::capped_at(self.period().mul_f64(1.6)),
             failures: 0,
             credentials_renewed: false,
             taken_since: None,
-            may_be_listed: false,
+            listed_until,
             is_refused: false,
-            held_until,
         });
         self.register(Credentials::Current, now)
     }
@@ -271,25 +228,28 @@ impl Lease {
     fn register(&mut self, credentials: Credentials, now: Instant) -> Action {
         let takes_over = self.policy.on_conflict == OnConflict::Replace && !self.has_been_registered;
         let if_taken = if takes_over { IfTaken::TakeOver } else { IfTaken::Refuse };
-        let longest = self.period().min(Duration::from_secs(5));
-        let held_until = match &self.state {
-            State::Registering(state) => state.held_until,
+        let listed_until = match &self.state {
+            State::Registering(state) => state.listed_until,
             _ => None,
         };
-        self.send(Call::Register(if_taken), within(longest, held_until, now), credentials, now)
+        let longest = self.period().min(Duration::from_secs(5));
+        let timeout = listed_until.map_or(longest, |end| less_than_is_left(longest, end, now));
+        self.send(Call::Register(if_taken), timeout, credentials, now)
     }
 
     fn registered(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         self.has_been_registered = true;
-        if let State::Withdrawing { .. } = self.state {
-            return self.deregister(Credentials::Current, now);
-        }
-        if !matches!(self.state, State::Registering(_)) {
+        self.may_be_listed = true;
+        if let State::Withdrawing(state) = &self.state {
+            if !state.is_wanted_back {
+                return self.deregister(Credentials::Current, now);
+            }
+        } else if !matches!(self.state, State::Registering(_)) {
             return Action::Wait;
         }
         // Spread over the whole period, once: a fleet that started together does not beat together.
         let first = self.period().mul_f64(self.rng.f64());
-        self.hold(token, sent_at, now + first)
+        self.hold(token, sent_at, now, first)
     }
 
     fn renewed(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
@@ -297,10 +257,10 @@ impl Lease {
             return Action::Wait;
         }
         let next = self.period().mul_f64(0.8 + 0.1 * self.rng.f64());
-        self.hold(token, sent_at, now + next)
+        self.hold(token, sent_at, now, next)
     }
 
-    fn hold(&mut self, token: Token, sent_at: Instant, next_heartbeat: Instant) -> Action {
+    fn hold(&mut self, token: Token, sent_at: Instant, now: Instant, wait: Duration) -> Action {
         self.state = State::Held(Held {
             token,
             // From when it was sent: the registry cannot have counted from any earlier.
@@ -309,7 +269,8 @@ impl Lease {
             failures: 0,
             credentials_renewed: false,
         });
-        self.deadline = Some(next_heartbeat);
+        // However long the answer took, or we did not run: two thirds of the timeout are left at the next heartbeat.
+        self.deadline = Some((now + wait).min(sent_at + self.period()).max(now));
         Action::Wait
     }
 
@@ -317,14 +278,14 @@ impl Lease {
         match &mut self.state {
             State::Registering(_) => self.registration_failed(recourse, now),
             State::Held(_) => self.heartbeat_failed(recourse, now),
-            State::Withdrawing { .. } => self.withdrawal_failed(recourse, now),
+            State::Withdrawing(_) => self.withdrawal_failed(recourse, now),
             State::Idle | State::Withdrawn => Action::Wait,
         }
     }
 
     fn registration_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let must_succeed = self.policy.give_up_after.filter(|_| !self.has_been_registered);
-        let (timeout, period) = (self.timeout(), self.period());
+        let period = self.period();
         let State::Registering(state) = &mut self.state else { return Action::Wait };
         if recourse == Recourse::Authenticate && !state.credentials_renewed {
             state.credentials_renewed = true;
@@ -333,7 +294,8 @@ impl Lease {
         let mut will_not_pass = matches!(recourse, Recourse::None | Recourse::Authenticate);
         let wait = match recourse {
             Recourse::AwaitRelease { frees_in } if self.policy.on_conflict != OnConflict::Fail => {
-                state.may_be_listed = false;
+                self.may_be_listed = false;
+                state.listed_until = None;
                 let taken_since = *state.taken_since.get_or_insert(now);
                 // Whoever lives longer than the longest timeout is no previous life of ours.
                 if now - taken_since > HeartbeatTimeout::MAX.as_duration() {
@@ -346,21 +308,18 @@ impl Lease {
                 will_not_pass = true;
                 state.failures += 1;
                 // Sent unchanged it will fail again, until somebody has changed something over there.
-                timeout.mul_f64(0.5 + 0.4 * self.rng.f64())
+                period.mul_f64(1.0 + 0.6 * self.rng.f64())
             }
             Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
                 state.taken_since = None;
                 state.failures += 1;
-                state.may_be_listed = true;
+                self.may_be_listed = true;
                 state.credentials_renewed = false;
                 state.backoff.next(&mut self.rng)
             }
         };
         state.is_refused |= must_succeed.is_some_and(|limit| will_not_pass || state.failures >= limit.get());
-        let wait = match state.held_until.filter(|until| *until > now) {
-            Some(until) => before_it_runs_out(wait, until, now),
-            None => wait,
-        };
+        let wait = state.listed_until.map_or(wait, |end| before_it_runs_out(wait, end, now));
         self.deadline = Some(now + wait);
         Action::Wait
     }
@@ -368,9 +327,13 @@ impl Lease {
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
-            Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => {
-                let held_until = state.expires_at;
-                self.start_registering(Some(held_until), now)
+            Recourse::AwaitRelease { .. } => {
+                self.may_be_listed = false;
+                self.start_registering(None, now)
+            }
+            Recourse::Register | Recourse::None => {
+                let listed_until = state.expires_at;
+                self.start_registering(Some(listed_until), now)
             }
             Recourse::Authenticate if !state.credentials_renewed => {
                 state.credentials_renewed = true;
@@ -393,48 +356,55 @@ impl Lease {
         let State::Held(state) = &self.state else { return Action::Wait };
         let token = state.token.clone();
         let longest = (self.period() / 2).min(Duration::from_secs(2));
-        let timeout = within(longest, Some(state.expires_at), now);
+        let timeout = less_than_is_left(longest, state.expires_at, now);
         self.send(Call::Heartbeat(token), timeout, credentials, now)
     }
 
     fn withdraw(&mut self, now: Instant) -> Action {
-        match &self.state {
-            State::Idle => self.end_withdrawal(),
+        match &mut self.state {
+            State::Idle => self.end_withdrawal(now),
             // Dropped, it could still arrive, after the deregistration: its answer has to be waited for.
             State::Registering(_) if self.under_way.is_some() => {
-                self.state = State::Withdrawing { tries: 0 };
+                self.state = State::Withdrawing(Withdrawing::default());
                 self.deadline = None;
                 Action::Wait
             }
-            State::Registering(state) if !state.may_be_listed => self.end_withdrawal(),
+            State::Registering(_) if !self.may_be_listed => self.end_withdrawal(now),
             State::Registering(_) | State::Held(_) => {
-                self.state = State::Withdrawing { tries: 0 };
+                self.state = State::Withdrawing(Withdrawing::default());
                 self.deregister(Credentials::Current, now)
             }
-            State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+            State::Withdrawing(state) => {
+                state.is_wanted_back = false;
+                Action::Wait
+            }
+            State::Withdrawn => Action::Wait,
         }
     }
 
     fn deregister(&mut self, credentials: Credentials, now: Instant) -> Action {
-        let State::Withdrawing { tries } = &mut self.state else { return Action::Wait };
-        *tries += 1;
+        let State::Withdrawing(state) = &mut self.state else { return Action::Wait };
+        state.tries += 1;
         let timeout = (self.period() / 2).min(Duration::from_secs(1));
         self.send(Call::Deregister, timeout, credentials, now)
     }
 
     fn withdrawal_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
-        let State::Withdrawing { tries } = self.state else { return Action::Wait };
+        let State::Withdrawing(state) = &self.state else { return Action::Wait };
+        self.may_be_listed &= !matches!(recourse, Recourse::Register | Recourse::AwaitRelease { .. });
+        let may_try = state.tries < Self::WITHDRAWAL_TRIES && !state.is_wanted_back;
         match recourse {
             // What failed may have been a registration that took effect all the same.
-            Recourse::Retry if tries < Self::WITHDRAWAL_TRIES => self.deregister(Credentials::Current, now),
-            Recourse::Authenticate if tries < Self::WITHDRAWAL_TRIES => {
-                self.deregister(Credentials::Renewed, now)
-            }
-            _ => self.end_withdrawal(),
+            Recourse::Retry if may_try => self.deregister(Credentials::Current, now),
+            Recourse::Authenticate if may_try => self.deregister(Credentials::Renewed, now),
+            _ => self.end_withdrawal(now),
         }
     }
 
-    fn end_withdrawal(&mut self) -> Action {
+    fn end_withdrawal(&mut self, now: Instant) -> Action {
+        if let State::Withdrawing(Withdrawing { is_wanted_back: true, .. }) = self.state {
+            return self.start_registering(None, now);
+        }
         self.state = State::Withdrawn;
         self.deadline = None;
         Action::Wait
@@ -445,7 +415,7 @@ impl Lease {
         match self.state {
             State::Registering(_) => self.register(Credentials::Current, now),
             State::Held(_) => self.heartbeat(Credentials::Current, now),
-            State::Idle | State::Withdrawing { .. } | State::Withdrawn => Action::Wait,
+            State::Idle | State::Withdrawing(_) | State::Withdrawn => Action::Wait,
         }
     }
 
@@ -465,12 +435,10 @@ impl Lease {
     }
 }
 
-/// How long a try may take: less than is left of the lease, if anything is.
-fn within(longest: Duration, expires_at: Option<Instant>, now: Instant) -> Duration {
-    match expires_at.map(|at| at.saturating_duration_since(now)) {
-        Some(left) if !left.is_zero() => longest.min(left / 2).max(Lease::SHORTEST_ATTEMPT),
-        _ => longest,
-    }
+/// How long to give a try, while there is something left.
+fn less_than_is_left(longest: Duration, expires_at: Instant, now: Instant) -> Duration {
+    let left = expires_at.saturating_duration_since(now);
+    if left.is_zero() { longest } else { longest.min(left / 2).max(Lease::SHORTEST_ATTEMPT) }
 }
 
 /// `wait`, cut short so that a try is still made when most of what is left has passed.
@@ -486,5 +454,7 @@ fn before_it_runs_out(wait: Duration, expires_at: Instant, now: Instant) -> Dura
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -61,11 +61,11 @@ fn is_heartbeat(action: &Action) -> bool {
     matches!(action, Action::Send(Request { call: Call::Heartbeat(_), .. }))
 }
 
-pub(super) fn is_registration(action: &Action) -> bool {
+fn is_registration(action: &Action) -> bool {
     matches!(action, Action::Send(Request { call: Call::Register(_), .. }))
 }
 
-pub(super) fn is_deregistration(action: &Action) -> bool {
+fn is_deregistration(action: &Action) -> bool {
     matches!(action, Action::Send(Request { call: Call::Deregister, .. }))
 }
 
@@ -100,6 +100,19 @@ fn heartbeats_carry_the_token_of_the_last_answer_a_little_before_each_third() {
         let (wait, action) = scene.at_deadline();
         assert!(wait >= PERIOD.mul_f64(0.8) && wait <= PERIOD.mul_f64(0.9), "{wait:?}");
         assert_eq!(sent(&action).call, Call::Heartbeat(Token::new(number.to_string())));
+    }
+}
+
+#[test]
+fn a_late_answer_does_not_put_off_the_next_heartbeat() {
+    let mut scene = Scene::held();
+    for late in [Duration::from_secs(3), PERIOD, 2 * TIMEOUT] {
+        scene.beats();
+        let sent_at = scene.now;
+        scene.now += late;
+        scene.on(Event::HeartbeatAccepted(Token::new("2")));
+        let next = scene.lease.deadline().unwrap();
+        assert!(next <= scene.now.max(sent_at + PERIOD), "{late:?}: {:?}", next - scene.now);
     }
 }
 
@@ -177,6 +190,45 @@ fn until_the_lease_has_run_out_the_last_tries_to_register_again_are_made_just_be
 }
 
 #[test]
+fn who_is_refused_while_listed_is_back_before_the_lease_runs_out() {
+    let mut scene = Scene::held();
+    let expires_at = scene.now + TIMEOUT;
+    scene.beats();
+    let mut action = scene.fails(Recourse::None);
+    let mut last_try = scene.now;
+    while scene.now < expires_at {
+        last_try = scene.now;
+        assert!(is_registration(&action), "{action:?}");
+        if expires_at - scene.now > 2 * Lease::SHORTEST_ATTEMPT {
+            assert!(sent(&action).timeout < expires_at - scene.now);
+        }
+        scene.fails(Recourse::None);
+        action = scene.at_deadline().1;
+    }
+    assert!(expires_at - last_try < Duration::from_millis(200), "{:?}", expires_at - last_try);
+}
+
+#[test]
+fn who_is_refused_while_listed_has_something_to_withdraw() {
+    let mut scene = Scene::held();
+    scene.beats();
+    scene.fails(Recourse::None);
+    scene.fails(Recourse::None);
+    assert!(is_deregistration(&scene.on(Event::Withdraw)));
+}
+
+#[test]
+fn what_a_failed_withdrawal_left_behind_is_withdrawn_by_the_next() {
+    let mut scene = Scene::held();
+    scene.on(Event::Withdraw);
+    scene.fails(Recourse::None);
+    assert_eq!(scene.lease.standing(), Standing::Withdrawn);
+    scene.on(Event::Enlist);
+    scene.fails(Recourse::None);
+    assert!(is_deregistration(&scene.on(Event::Withdraw)));
+}
+
+#[test]
 fn new_credentials_are_tried_once_then_it_is_an_outage() {
     let mut scene = Scene::held();
     scene.beats();
@@ -198,12 +250,12 @@ fn registering_goes_on_for_ever_unless_it_must_succeed() {
     for _ in 0..1000 {
         assert_eq!(scene.fails(Recourse::Retry), Action::Wait);
         let (wait, action) = scene.at_deadline();
-        assert!(is_registration(&action) && wait <= 2 * PERIOD);
+        assert!(is_registration(&action) && wait + sent(&action).timeout < TIMEOUT);
     }
     for _ in 0..1000 {
         assert_eq!(scene.fails(Recourse::None), Action::Wait);
         let (wait, action) = scene.at_deadline();
-        assert!(is_registration(&action) && wait >= TIMEOUT / 2 && wait <= TIMEOUT);
+        assert!(is_registration(&action) && wait >= PERIOD && wait <= PERIOD.mul_f64(1.6));
     }
 }
 
@@ -364,4 +416,31 @@ fn who_was_withdrawn_can_be_back() {
     scene.on(Event::Withdraw);
     scene.on(Event::Deregistered);
     assert!(is_registration(&scene.on(Event::Enlist)));
+}
+
+#[test]
+fn who_is_wanted_back_waits_for_the_deregistration_under_way() {
+    for outcome in [Event::Deregistered, Event::Failed(Recourse::Retry), Event::Failed(Recourse::Register)] {
+        let mut scene = Scene::held();
+        scene.on(Event::Withdraw);
+        assert_eq!(scene.on(Event::Enlist), Action::Wait);
+        assert!(is_registration(&scene.on(outcome)));
+    }
+    let mut scene = Scene::held();
+    scene.on(Event::Withdraw);
+    scene.on(Event::Enlist);
+    scene.on(Event::Withdraw);
+    scene.on(Event::Deregistered);
+    assert_eq!(scene.lease.standing(), Standing::Withdrawn);
+}
+
+#[test]
+fn who_is_wanted_back_keeps_a_registration_under_way() {
+    let mut scene = Scene::new(policy());
+    scene.on(Event::Enlist);
+    scene.on(Event::Withdraw);
+    scene.on(Event::Enlist);
+    assert_eq!(scene.on(Event::Registered(Token::new("1"))), Action::Wait);
+    assert_eq!(scene.lease.standing(), Standing::Held);
+    scene.beats();
 }
