@@ -17,8 +17,11 @@
 //! The rules, and where they come from:
 //! * A heartbeat goes out a little before each third of the timeout, so that two may fail and an outage of two
 //!   thirds of it still leaves time for one more try.
-//! * One that fails is sent again at once, then with backoff. Whatever the backoff says, the last tries are made
-//!   just before the lease runs out. Each try is given less time than is left.
+//! * One that fails is sent again at once, then anywhere in each period: in a hurry to make up for what an outage has
+//!   cost, a fleet would ask its registry for many times of what it is used to. Whatever that says, the last tries are
+//!   made just before the lease runs out. Each try is given less time than is left.
+//! * After a start, an outage or a pause, the next heartbeat comes anywhere in the period: whoever was held up together
+//!   does not beat together ever after.
 //! * "Not found" means that the registry forgot us: register again in the same tick. The same goes for a token
 //!   that the registry cannot read, and for an id that somebody else has taken over. Until the lease that we had has
 //!   run out, that may have been an error: the last tries are made before it has.
@@ -159,6 +162,8 @@ pub struct Lease {
     under_way: Option<Instant>,
     deadline: Option<Instant>,
     has_been_registered: bool,
+    /// What we began with, or what held us up, may have been the same for others: their periods would be ours.
+    may_be_in_step: bool,
     rng: Rng,
 }
 
@@ -191,7 +196,6 @@ struct Held {
     token: Token,
     /// When the registry counts us as dead, unless it has accepted something since: never later than it does.
     expires_at: Instant,
-    backoff: Backoff,
     failures: u32,
     credentials_renewed: bool,
 }
@@ -205,7 +209,15 @@ impl Lease {
     /// A lease that waits for [`Event::Enlist`]. `rng` is where its jitter comes from.
     #[must_use]
     pub fn new(policy: Policy, rng: Rng) -> Self {
-        Self { policy, state: State::Idle, under_way: None, deadline: None, has_been_registered: false, rng }
+        Self {
+            policy,
+            state: State::Idle,
+            under_way: None,
+            deadline: None,
+            has_been_registered: false,
+            may_be_in_step: true,
+            rng,
+        }
     }
 
     /// When to come back with [`Event::DeadlineReached`], if nothing happens before.
@@ -287,30 +299,31 @@ impl Lease {
         if !matches!(self.state, State::Registering(_)) {
             return Action::Wait;
         }
-        // Spread over the whole period, once: a fleet that started together does not beat together.
-        let first = self.period().mul_f64(self.rng.f64());
-        self.hold(token, sent_at, now + first)
+        self.hold(token, sent_at, now)
     }
 
     fn renewed(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         if !matches!(self.state, State::Held(_)) {
             return Action::Wait;
         }
-        let next = self.period().mul_f64(0.8 + 0.1 * self.rng.f64());
-        self.hold(token, sent_at, now + next)
+        self.hold(token, sent_at, now)
     }
 
-    fn hold(&mut self, token: Token, sent_at: Instant, next_heartbeat: Instant) -> Action {
+    fn hold(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         self.state = State::Held(Held {
             token,
             // From when it was sent: the registry cannot have counted from any earlier.
             expires_at: sent_at + self.timeout(),
-            backoff: Backoff::capped_at(self.period()),
             failures: 0,
             credentials_renewed: false,
         });
-        self.deadline = Some(next_heartbeat);
+        self.deadline = Some(now + self.time_between_heartbeats());
         Action::Wait
+    }
+
+    fn time_between_heartbeats(&mut self) -> Duration {
+        let (least, spread) = if std::mem::take(&mut self.may_be_in_step) { (0.0, 0.9) } else { (0.8, 0.1) };
+        self.period().mul_f64(least + spread * self.rng.f64())
     }
 
     fn failed(&mut self, recourse: Recourse, now: Instant) -> Action {
@@ -350,6 +363,7 @@ impl Lease {
             }
             Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
                 state.taken_since = None;
+                self.may_be_in_step = true;
                 state.failures += 1;
                 state.may_be_listed = true;
                 state.credentials_renewed = false;
@@ -366,6 +380,7 @@ impl Lease {
     }
 
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
+        let period = self.period();
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
             Recourse::Register | Recourse::AwaitRelease { .. } | Recourse::None => {
@@ -377,12 +392,13 @@ impl Lease {
                 self.heartbeat(Credentials::Renewed, now)
             }
             Recourse::Retry | Recourse::Authenticate => {
+                self.may_be_in_step = true;
                 state.failures += 1;
                 state.credentials_renewed = false;
                 if state.failures == 1 {
                     return self.heartbeat(Credentials::Current, now);
                 }
-                let wait = state.backoff.next(&mut self.rng);
+                let wait = period.mul_f64(self.rng.f64());
                 self.deadline = Some(now + before_it_runs_out(wait, state.expires_at, now));
                 Action::Wait
             }
@@ -441,7 +457,8 @@ impl Lease {
     }
 
     fn due(&mut self, now: Instant) -> Action {
-        self.deadline = None;
+        let late = self.deadline.take().map(|deadline| now.saturating_duration_since(deadline));
+        self.may_be_in_step |= late.is_some_and(|late| late > self.period() / 10);
         match self.state {
             State::Registering(_) => self.register(Credentials::Current, now),
             State::Held(_) => self.heartbeat(Credentials::Current, now),
@@ -484,6 +501,8 @@ fn before_it_runs_out(wait: Duration, expires_at: Instant, now: Instant) -> Dura
     }
 }
 
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
