@@ -3,10 +3,9 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 use crate::support::peer::{Asked, Peer, agree};
-use crate::support::{Place, Running, wait_until};
+use crate::support::{Place, Running, private_memory, wait_until};
 
 #[test]
 fn a_wrapper_is_one_thread_and_under_a_mebibyte_and_stays_so() {
@@ -54,20 +53,4 @@ pub(crate) fn stays_small(mut wrapper: Running, mut has_beaten: impl FnMut(usize
     wait_until("one thread", || threads() == 1);
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();
-}
-
-/// Memory of its own, in KiB: heap, stacks, mappings of no file. (What relocation does to the pages of the program
-/// itself is left out: it grows with debug information. `benches/` has the whole of a release build.)
-fn private_memory(pid: Pid) -> u64 {
-    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
-    let (mut total, mut of_a_file) = (0, false);
-    for line in maps.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if words[0].contains('-') {
-            of_a_file = words.get(5).is_some_and(|name| name.starts_with('/'));
-        } else if words[0] == "Anonymous:" && !of_a_file {
-            total += words[1].parse::<u64>().unwrap();
-        }
-    }
-    total
 }

@@ -7,9 +7,17 @@
 //! How long things take, and what they cost, is in `benches/faults.rs`. What holds of every order of events is
 //! proven in `src/lease/simulation`.
 
+mod registry;
 mod way;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+const INTERVAL: Duration = Duration::from_secs(6);
+/// The longest outage that costs no registration.
+const OUTAGE: Duration = Duration::from_secs(4);
+/// What a stop may take beside what the deregistration may: the child's end, and a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// Runs each of `cells` at the same time, and tells of all that failed.
 #[track_caller]

@@ -5,15 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::all;
+use super::{INTERVAL, OUTAGE, SLACK, all};
 use crate::support::lab::{Fault, Kind, Laboratory, Observer, Patient, Proxy, Strike};
 use crate::support::{holds_for, wait_until};
-
-const INTERVAL: Duration = Duration::from_secs(6);
-/// The longest outage that costs no registration.
-const OUTAGE: Duration = Duration::from_secs(4);
-/// What a stop may take beside what the deregistration may: the child's end, and a busy machine.
-const SLACK: Duration = Duration::from_secs(2);
 
 /// On every way.
 const FAULTS: [Fault; 7] = [

@@ -275,6 +275,22 @@ pub(crate) fn status_of(pid: Pid, name: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
+/// Memory of its own, in KiB: heap, stacks, mappings of no file. (What relocation does to the pages of the program
+/// itself is left out: it grows with debug information. `benches/` has the whole of a release build.)
+pub(crate) fn private_memory(pid: Pid) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let (mut total, mut of_a_file) = (0, false);
+    for line in maps.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[0].contains('-') {
+            of_a_file = words.get(5).is_some_and(|name| name.starts_with('/'));
+        } else if words[0] == "Anonymous:" && !of_a_file {
+            total += words[1].parse::<u64>().unwrap();
+        }
+    }
+    total
+}
+
 /// What a program printed, with every time and every UUID as zeros: everything keeps its place.
 pub(crate) fn still(text: &str) -> String {
     const TIMES: [&str; 3] =

@@ -4,25 +4,17 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A lock on a registry's file that its users wait for. Dropped, it is released.
-pub(crate) struct Lock(rusqlite::Connection);
+pub(super) struct Lock(rusqlite::Connection);
 
 impl Lock {
-    /// Keeps everybody from writing, not from reading.
-    pub(crate) fn against_writers(file: &Path) -> Self {
-        Self::begin(file, "BEGIN IMMEDIATE")
-    }
-
-    /// Keeps everybody out.
-    pub(crate) fn against_all(file: &Path) -> Self {
-        Self::begin(file, "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE")
-    }
-
-    fn begin(file: &Path, how: &str) -> Self {
+    /// Keeps everybody from writing. (From reading, nobody can keep those who have it open.)
+    pub(super) fn on(file: &Path) -> Self {
         let connection = rusqlite::Connection::open(file).unwrap();
-        connection.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
-        connection.execute_batch(how).unwrap();
+        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Self(connection)
     }
 }
@@ -34,14 +26,14 @@ impl Drop for Lock {
 }
 
 /// A small file system of its own, which can be filled. Dropped, it is gone. It takes root.
-pub(crate) struct FullDisk {
+pub(super) struct SmallDisk {
     directory: PathBuf,
 }
 
-impl FullDisk {
+impl SmallDisk {
     /// Mounts one of 512 KiB at `directory`.
     #[track_caller]
-    pub(crate) fn mount(directory: &Path) -> Self {
+    pub(super) fn mount(directory: &Path) -> Self {
         fs::create_dir_all(directory).unwrap();
         run(&[
             "mount",
@@ -56,7 +48,7 @@ impl FullDisk {
     }
 
     /// Takes the last byte there is.
-    pub(crate) fn fill(&self) {
+    pub(super) fn fill(&self) {
         let mut file = File::create(self.ballast()).unwrap();
         for size in [4096, 1] {
             while file.write_all(&vec![0; size]).is_ok() {}
@@ -64,7 +56,7 @@ impl FullDisk {
     }
 
     /// Gives it all back.
-    pub(crate) fn clear(&self) {
+    pub(super) fn clear(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }
 
@@ -73,7 +65,7 @@ impl FullDisk {
     }
 }
 
-impl Drop for FullDisk {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.directory).status();
     }

@@ -5,9 +5,11 @@ mod observer;
 mod patient;
 mod proxy;
 mod registry;
+mod shock;
 
-pub(crate) use self::file::{FullDisk, Lock};
+use self::file::{Lock, SmallDisk};
 pub(crate) use self::observer::Observer;
 pub(crate) use self::patient::Patient;
 pub(crate) use self::proxy::{Fault, Proxy, Strike};
 pub(crate) use self::registry::{Kind, Laboratory};
+pub(crate) use self::shock::Shock;

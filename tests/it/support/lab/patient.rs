@@ -25,9 +25,10 @@ impl Patient {
     pub(crate) fn start(url: &str, id: &str, options: &[&str]) -> Self {
         let place = Place::new();
         let log = place.path().join("log");
-        let own = [format!("--registry={url}"), format!("--id={id}"), "--log-level=info".to_owned()];
-        let own: Vec<_> = own.iter().map(String::as_str).chain(options.iter().copied()).collect();
-        let process = place.wrapper(&own).start_with_log(&log, &["sleep", "600"]);
+        let own = [&format!("--registry={url}"), &format!("--id={id}")];
+        let mut wrapper = place.wrapper(&own.map(String::as_str));
+        wrapper.command.env("SERVICE_REGISTRY_LOG_LEVEL", "info").args(options);
+        let process = wrapper.start_with_log(&log, &["sleep", "100000"]);
         let child = process.child();
         Self { id: id.to_owned(), process, child, log, _place: place }
     }
