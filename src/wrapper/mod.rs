@@ -255,6 +255,14 @@ impl Supervisor {
         Event::Lease(overview)
     }
 
+    /// Says where the service is left to expire because the registry has not answered in time.
+    fn tell_of_those_left(&mut self) {
+        let (_, leases) = self.lease.status();
+        for lease in leases.iter().filter(|lease| lease.standing == Standing::Withdrawing) {
+            warn!(registry = lease.registry, "no answer to the deregistration in time: leaving the entry to expire");
+        }
+    }
+
     /// How we end, if that is the effect.
     fn carry_out(&mut self, effect: Effect) -> Option<Ending> {
         match effect {
@@ -278,7 +286,10 @@ impl Supervisor {
             Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
-            Effect::End(ending) => return Some(ending),
+            Effect::End(ending) => {
+                self.tell_of_those_left();
+                return Some(ending);
+            }
         }
         None
     }
