@@ -57,6 +57,7 @@ pub fn run(settings: &Settings) -> Ending {
             return Ending::Code(error.exit_status());
         }
     };
+    share_one_heap();
     // One thread for everything; the file of an embedded registry gets another while it is being used, and so does the
     // look-up of a name. One registry whose name is looked up in vain leaves enough of them to the others.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,6 +77,16 @@ pub fn run(settings: &Settings) -> Ending {
     child.take_terminal_back();
     info!(?ending, "child has ended");
     ending
+}
+
+/// Has all threads allocate from one heap. There is hardly ever more than one of them, and the GNU C library would give
+/// each that comes and goes a heap of its own, which it keeps.
+fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number, while there is one thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {

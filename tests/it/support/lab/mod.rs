@@ -1,6 +1,7 @@
 //! The fault lab: one registry of each kind, and what can go wrong on the way to it and in it.
 
 mod file;
+mod names;
 mod observer;
 mod patient;
 mod proxy;
@@ -8,6 +9,7 @@ mod registry;
 mod shock;
 
 use self::file::{Lock, SmallDisk};
+pub(crate) use self::names::{NAME, Names, Says};
 pub(crate) use self::observer::Observer;
 pub(crate) use self::patient::Patient;
 pub(crate) use self::proxy::{Fault, Proxy, Strike};

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,11 +24,23 @@ impl Patient {
     /// Keeps `id` in the registry at `url`.
     #[track_caller]
     pub(crate) fn start(url: &str, id: &str, options: &[&str]) -> Self {
+        Self::start_as(url, id, options, |_| {})
+    }
+
+    /// Likewise, in surroundings that `prepare` makes.
+    #[track_caller]
+    pub(crate) fn start_as(
+        url: &str,
+        id: &str,
+        options: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let place = Place::new();
         let log = place.path().join("log");
         let own = [&format!("--registry={url}"), &format!("--id={id}")];
         let mut wrapper = place.wrapper(&own.map(String::as_str));
         wrapper.command.env("SERVICE_REGISTRY_LOG_LEVEL", "info").args(options);
+        prepare(&mut wrapper.command);
         let process = wrapper.start_with_log(&log, &["sleep", "100000"]);
         let child = process.child();
         Self { id: id.to_owned(), process, child, log, _place: place }
