@@ -278,7 +278,10 @@ impl Supervisor {
     fn tell_of_those_left(&mut self) {
         let (_, leases) = self.lease.status();
         for lease in leases.iter().filter(|lease| lease.standing == Standing::Withdrawing) {
-            warn!(registry = lease.registry, "no answer to the deregistration in time: leaving the entry to expire");
+            warn!(
+                registry = lease.registry,
+                "no answer to the deregistration in time: leaving the entry to expire"
+            );
         }
     }
 

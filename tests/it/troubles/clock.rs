@@ -51,14 +51,16 @@ impl WallClock {
 
 /// What to preload, as the program does it that the library comes with.
 fn library() -> String {
-    let output = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output().unwrap();
+    let output =
+        Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// Whether a time is about so many seconds ahead of the machine's.
 fn is_ahead(time: &str, seconds: i64) -> bool {
     let Ok(time) = humantime::parse_rfc3339(time) else { return false };
-    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    let since =
+        |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
     (since(time) - since(SystemTime::now()) - seconds).abs() < HOUR / 6
 }
 

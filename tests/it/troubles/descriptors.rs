@@ -95,7 +95,9 @@ fn run(place: &Place, registry: &str, descriptors: u32, may_end: &Path) -> (Opti
 #[test]
 fn whoever_starts_with_too_few_says_so_and_runs_the_command_all_the_same() {
     all(&[Kind::File, Kind::Server], |&kind| {
-        let Some(registry) = Laboratory::start(kind, "a wrapper that starts without descriptors") else { return };
+        let Some(registry) = Laboratory::start(kind, "a wrapper that starts without descriptors") else {
+            return;
+        };
         let place = Place::new();
         // With fewer, the dynamic loader does not get as far as us.
         for descriptors in 4..=20 {

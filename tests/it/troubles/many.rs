@@ -39,14 +39,14 @@ impl Crowd {
 
     #[track_caller]
     fn has_untouched_children(&self) {
-        let children: Vec<_> =
-            self.wrappers.iter().flat_map(|wrapper| children_of(wrapper.pid())).collect();
+        let children: Vec<_> = self.wrappers.iter().flat_map(|wrapper| children_of(wrapper.pid())).collect();
         assert_eq!(children, self.children);
     }
 
     /// How many lines of each log say this.
     fn counts(&self, words: &str) -> Vec<usize> {
-        let count = |log| fs::read_to_string(log).unwrap().lines().filter(|line| line.contains(words)).count();
+        let count =
+            |log| fs::read_to_string(log).unwrap().lines().filter(|line| line.contains(words)).count();
         self.logs.iter().map(count).collect()
     }
 

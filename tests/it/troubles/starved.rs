@@ -1,6 +1,5 @@
 //! Hardly any processor, hardly any memory: the lease is kept on what is left.
 
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -44,25 +43,24 @@ fn one_hundredth_of_a_processor_is_enough() {
 fn memory_that_others_want_as_well_is_enough() {
     const TEST: &str = "memory pressure";
     let Some(registry) = Laboratory::start(Kind::Server, TEST) else { return };
-    let patient = Patient::start(registry.url(), "starved", &["--interval=6"]);
-    let mut patient = patient;
+    let mut patient = Patient::start(registry.url(), "starved", &["--interval=6"]);
     wait_until("the registration", || registry.lists("starved"));
     let Some(group) = Cgroup::new(Controller::Memory, TEST) else { return };
     group.add(patient.process.pid());
     group.limit_memory(group.memory() + 8 * 1024 * 1024);
-    // Reads a file of several times that for ever: what it leaves in the cache takes the place of everything else.
+    // Reads a file of twice that for ever: what it leaves in the cache takes the place of everything else.
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let file = directory.path().join("big");
-    fs::write(&file, vec![1; 32 * 1024 * 1024]).unwrap();
     let mut reader = Command::new("sh");
-    reader.args(["-c", "while cat \"$0\" >/dev/null; do :; done"]).arg(&file).stdin(Stdio::null());
+    reader.args(["-c", "head -c 16M /dev/zero >\"$0\" && while cat \"$0\" >/dev/null; do :; done"]);
+    reader.arg(directory.path().join("big")).stdin(Stdio::null()).stderr(Stdio::null());
     group.take_in(&mut reader);
     let reader = Running::start(&mut reader);
     is_held(&registry, &patient);
     assert!(group.reclaimed() > 100, "there was memory to spare");
     drop(reader);
 
-    // Takes more than there is, and is killed for it: the wrapper is the smaller by far.
+    // Takes all there is of several times what the wrapper has, and is killed for it: the wrapper is the smaller.
+    group.limit_memory(64 * 1024 * 1024);
     let mut hog = Command::new("tail");
     hog.arg("/dev/zero").stdout(Stdio::null()).stdin(Stdio::null());
     group.take_in(&mut hog);
