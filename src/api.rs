@@ -2,7 +2,7 @@
 //!
 //! The API is that of the Rackspace Service Registry, version 1.0. Ours alone are the headers [`INSTANCE`] and
 //! [`HOLDER`] and a fault's `holder`: with them a client finds its own registration again whose answer was lost.
-//! Whoever does not know them leaves them out, and is served as ever.
+//! Whoever does not know them leaves them out, and is served as ever. [`CHAOS`] is ours, too.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +19,8 @@ pub const RESPONSE_ID: &str = "x-response-id";
 pub const INSTANCE: &str = "x-service-instance";
 /// Request header: the same in words, for whoever meets it as a conflict.
 pub const HOLDER: &str = "x-service-holder";
+/// Response header: what was done to the answer on purpose, by `raxsr serve --chaos`.
+pub const CHAOS: &str = "x-chaos";
 /// A request's body may not be as long as this, in bytes.
 pub const BODY_LIMIT: usize = 5000;
 

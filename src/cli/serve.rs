@@ -16,7 +16,10 @@ use super::PROGRAM;
 use crate::logging::{self, Format, Level};
 use crate::message::{Hint, complain};
 use crate::registry::{self, Limits, RegistryUrl};
-use crate::server::{self, Access, AccountLimits, Bound, DEFAULT_LIMITS, Reloader, Settings, TlsFiles};
+use crate::server::{
+    self, Access, AccountLimits, Bound, ChaosSpec, ChaosSpecError, DEFAULT_LIMITS, Reloader, Settings,
+    TlsFiles,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, next_help_heading = "Server")]
@@ -57,6 +60,10 @@ pub(super) struct Serve {
     #[arg(long, env = "RAXSR_MAX_CONFIGURATION_VALUES", value_name = "COUNT", default_value = "1000")]
     max_configuration_values: u64,
 
+    /// Fail on purpose, to rehearse what clients do then: see below
+    #[arg(long, env = "RAXSR_CHAOS", value_name = "SPEC", help_heading = "Rehearsal")]
+    chaos: Vec<String>,
+
     /// How much to tell on standard error; every request at `debug`
     #[arg(long, env = "RAXSR_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     log_level: Level,
@@ -73,6 +80,19 @@ Pages:
   /http_sd[?tag=TAG]     service discovery for Prometheus: each service's address and port metadata
   /metrics, /health      of the server itself
 
+Rehearsal, --chaos KIND[=ARGUMENT][:PERCENT%][@START[+LENGTH][/EVERY]], repeated or with commas:
+  fail[=STATUS]          refuse, with a status from 400 to 599 (default 503), and do nothing
+  delay=TIME[..TIME]     do it later
+  hang                   give no answer, until the client goes or the trouble is over
+  lose                   do it, and close the connection without an answer
+  forget                 take out the service that a heartbeat is for; forget@30s: all, at 30 s
+  seed=NUMBER            have the same troubles again where the same requests come again
+  --chaos fail:20%,delay=100ms..2s:50%   a fifth fails; half are late
+  --chaos hang@30s+10s                   from 30 s after the server's start on, for 10 s
+  --chaos fail=401@10s+5s/1m             likewise, each minute
+  Delays add up; of the other rules, the first that strikes counts. Only the API is concerned
+  (/v1.0, /v2.0, /http_sd). Its answers then have the header X-Chaos, and /metrics counts.
+
 Signals:
   SIGTERM, SIGINT        finish what is under way, then end
   SIGHUP                 read --accounts, --tls-cert and --tls-key again";
@@ -82,6 +102,8 @@ Signals:
 pub(super) enum Error {
     #[error("--listen {address} can be reached from other machines, and there is no {missing}")]
     Exposed { address: net::SocketAddr, missing: &'static str },
+    #[error("--chaos")]
+    Chaos(#[from] ChaosSpecError),
     #[error(transparent)]
     Server(Box<server::Error>),
     #[error("cannot receive signals")]
@@ -101,6 +123,7 @@ impl Hint for Error {
                 "give --accounts, --tls-cert and --tls-key, or --insecure if that network is to be trusted"
                     .to_owned(),
             ),
+            Self::Chaos(error) => error.hint(),
             Self::Server(error) => error.hint(),
             Self::Signals(_) => None,
         }
@@ -112,7 +135,7 @@ impl Error {
     pub(super) fn is_usage(&self) -> bool {
         use server::Error as Cause;
         match self {
-            Self::Exposed { .. } => true,
+            Self::Exposed { .. } | Self::Chaos(_) => true,
             Self::Server(cause) => {
                 matches!(**cause, Cause::Accounts(_) | Cause::Tls(_) | Cause::OneTenant(_))
             }
@@ -153,6 +176,8 @@ fn tell_manager(state: &str) {
 
 impl Serve {
     fn settings(self, registry: RegistryUrl, registry_access: registry::Access) -> Result<Settings, Error> {
+        let chaos = Some(self.chaos.join(",")).filter(|spec| !spec.is_empty());
+        let chaos = chaos.map(|spec| spec.parse::<ChaosSpec>()).transpose()?;
         let tls = self.tls_cert.zip(self.tls_key);
         let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
         if !self.listen.ip().is_loopback() && !self.insecure {
@@ -180,6 +205,7 @@ impl Serve {
             limits,
             tls,
             token_lifetime: self.token_lifetime,
+            chaos,
         })
     }
 }

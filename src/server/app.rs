@@ -12,10 +12,11 @@ use tower::ServiceExt;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::chaos::{self, Fate, Unanswered};
 use super::fault::Refusal;
 use super::metrics::Resource;
-use super::request::{self, Connection, RequestedPath};
-use super::tenants::Rate;
+use super::request::{self, Connection, RequestedPath, Target};
+use super::tenants::{Rate, Tenant};
 use super::{Server, routes};
 use crate::api;
 use crate::model::Timestamp;
@@ -32,12 +33,26 @@ impl App {
         Self { router: routes::router(Arc::clone(&server)), server, txn_ids: TxnIds::new() }
     }
 
-    /// Answers a request, whatever it is.
-    pub(super) async fn answer(&self, connection: Connection, request: Request) -> Response {
+    /// Answers a request, whatever it is, unless it is to have no answer.
+    pub(super) async fn answer(
+        &self,
+        connection: Connection,
+        mut request: Request,
+    ) -> Result<Response, Unanswered> {
         let started = Instant::now();
         let txn_id = self.txn_ids.next();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let (mut response, rate) = self.route(connection, request).await;
+        let mut fate = match &self.server.chaos {
+            // In a box, so that a request to a server in earnest takes up no more memory.
+            Some(chaos) if chaos::concerns(&path) => {
+                Box::pin(chaos.befall(&mut request, &self.server.metrics)).await?
+            }
+            _ => Fate::default(),
+        };
+        let (mut response, rate) = match fate.refusal() {
+            Some(refusal) => (refusal.into_response(), None),
+            None => self.route(connection, request, &mut fate).await,
+        };
         if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
             response = refusal.signed(&txn_id);
         }
@@ -51,10 +66,15 @@ impl App {
         self.server.metrics.answered(Resource::of(&path), &method, status, took);
         // Without the query, which may hold a token.
         debug!(%method, path, status = status.as_u16(), ?took, peer = %connection.peer, txn_id, "answered");
-        response
+        fate.told(response)
     }
 
-    async fn route(&self, connection: Connection, mut request: Request) -> (Response, Option<Rate>) {
+    async fn route(
+        &self,
+        connection: Connection,
+        mut request: Request,
+        fate: &mut Fate,
+    ) -> (Response, Option<Rate>) {
         let path = RequestedPath(request.uri().path().to_owned());
         request.extensions_mut().insert(path);
         request.extensions_mut().insert(connection);
@@ -64,6 +84,12 @@ impl App {
                 Ok(admitted) => {
                     request.extensions_mut().insert(admitted);
                     rate = Some(admitted);
+                    let extensions = request.extensions();
+                    if let (Some(tenant), Some(target)) =
+                        (extensions.get::<Arc<Tenant>>(), extensions.get::<Target>())
+                    {
+                        fate.forget(tenant, &target.path, &self.server.metrics).await;
+                    }
                 }
                 Err(refusal) => return (refusal.into_response(), None),
             }

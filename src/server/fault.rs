@@ -95,6 +95,32 @@ impl Refusal {
         Self::new(kind, status, "Internal Error", "Internal Error")
     }
 
+    /// One that `rule` asked for, in the form that this status comes in otherwise.
+    pub(super) fn on_purpose(status: u16, rule: &impl std::fmt::Display) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let kind = match status.as_u16() {
+            401 => FaultKind::UnauthorizedError,
+            403 => FaultKind::ForbiddenError,
+            404 => FaultKind::NotFoundError,
+            413 => FaultKind::RequestTooLargeError,
+            429 => FaultKind::RateLimitReached,
+            501 => FaultKind::NotImplementedError,
+            503 => FaultKind::SystemFailureError,
+            _ if status.is_server_error() => FaultKind::InternalError,
+            _ => FaultKind::BadRequest,
+        };
+        let details = format!("The server was started with --chaos {rule}");
+        let mut refusal = Self::new(kind, status, "Failed on purpose", details);
+        match status {
+            StatusCode::UNAUTHORIZED => refusal.add_header(WWW_AUTHENTICATE, "Keystone".to_owned()),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                refusal.add_header(RETRY_AFTER, "1".to_owned());
+            }
+            _ => {}
+        }
+        refusal
+    }
+
     fn not_found(object: Object, id: &str) -> Self {
         let object = match object {
             Object::Service => "Service",

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::app::App;
+use super::chaos::Unanswered;
 use super::request::Connection;
 
 /// How long a connection may be silent between requests, and a request's head may take: longer than the longest
@@ -123,16 +124,18 @@ async fn speak(
     let service = service_fn(|request: Request<Incoming>| {
         let app = Arc::clone(app);
         async move {
-            let response: Response<Body> = app.answer(connection, request.map(Body::new)).await;
-            Ok::<_, std::convert::Infallible>(response)
+            let response: Result<Response<Body>, Unanswered> =
+                app.answer(connection, request.map(Body::new)).await;
+            response
         }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(LONGEST_HEAD)
-        // Whoever has said all it wanted to say may still want to hear the answer.
-        .half_close(true)
+        // Whoever has said all it wanted to say may still want to hear the answer; but who is left hanging is not
+        // told from who has gone then.
+        .half_close(app.server.chaos.is_none())
         .serve_connection(TokioIo::new(stream), service);
     watcher.watch(http).await.map_err(io::Error::other)
 }

@@ -81,6 +81,11 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Trouble {
+    kind: &'static str,
+}
+
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
@@ -89,6 +94,7 @@ pub(super) struct Metrics {
     logins: Family<Outcome, Counter>,
     services: Family<OfTenant, Gauge<u64, AtomicU64>>,
     timeouts: Family<OfTenant, Counter>,
+    chaos: Family<Trouble, Counter>,
     /// Held by whoever fills in what is told of each tenant.
     telling: Mutex<()>,
     /// Connections that are open.
@@ -105,6 +111,7 @@ impl Metrics {
             logins: Family::default(),
             services: Family::default(),
             timeouts: Family::default(),
+            chaos: Family::default(),
             telling: Mutex::default(),
             connections: Gauge::default(),
             latency,
@@ -124,6 +131,7 @@ impl Metrics {
             "Services that died of silence since the server started",
             metrics.timeouts.clone(),
         );
+        registry.register("chaos", "What went wrong on purpose, by kind", metrics.chaos.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         Self { registry, ..metrics }
     }
@@ -143,6 +151,11 @@ impl Metrics {
         let resource = resource.as_str();
         self.requests.get_or_create(&Answered { resource, method, status: status.as_u16() }).inc();
         self.latency.get_or_create(&About { resource }).observe(took.as_secs_f64());
+    }
+
+    /// Something went wrong on purpose.
+    pub(super) fn troubled(&self, kind: &'static str) {
+        self.chaos.get_or_create(&Trouble { kind }).inc();
     }
 
     /// Everything, in Prometheus' text format.

@@ -3,11 +3,12 @@
 //! A request comes in over a connection (`listener`), is given a number (`app`), and has to show whose it is
 //! (`request`, `sessions`, `tokens`, `accounts`). From there on it concerns one tenant and its registry (`tenants`): a handler
 //! (`routes`) checks what it says (`rules`), asks the registry, and answers, with a page (`page`) or a refusal
-//! (`fault`). Nothing here knows one registry from another.
+//! (`fault`). What goes wrong on purpose comes first (`chaos`). Nothing here knows one registry from another.
 
 mod accounts;
 mod answer;
 mod app;
+mod chaos;
 mod fault;
 mod listener;
 mod metrics;
@@ -32,6 +33,8 @@ use tracing::{error, info};
 
 pub use self::accounts::{AccountLimits, Accounts, AccountsError, NotATenant, TenantId};
 use self::app::App;
+use self::chaos::{Chaos, timetable};
+pub use self::chaos::{Spec as ChaosSpec, SpecError as ChaosSpecError};
 use self::metrics::Metrics;
 use self::sessions::Sessions;
 use self::tenants::{Tenant, Tenants};
@@ -62,6 +65,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// How long a login lasts.
     pub token_lifetime: Duration,
+    /// What goes wrong on purpose.
+    pub chaos: Option<ChaosSpec>,
 }
 
 /// Who may use a server.
@@ -132,6 +137,8 @@ struct Server {
     tls: RwLock<Option<Arc<ServerConfig>>>,
     sessions: Sessions,
     metrics: Metrics,
+    /// None on a server that is in earnest.
+    chaos: Option<Chaos>,
 }
 
 /// Those whom the server serves.
@@ -160,6 +167,7 @@ impl Bound {
             members: RwLock::new(Arc::new(members)),
             tls: RwLock::new(tls),
             metrics: Metrics::new(),
+            chaos: settings.chaos.as_ref().map(Chaos::new),
             settings,
         });
         Ok(Self { server, listener })
@@ -181,7 +189,13 @@ impl Bound {
     /// Serves until `stop` comes to pass, then finishes what is under way.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let app = App::new(Arc::clone(&self.server));
+        let timetable = timetable::start(&self.server);
+        let stop = async {
+            stop.await;
+            self.server.chaos.iter().for_each(Chaos::end);
+        };
         listener::serve(Arc::new(app), self.listener, stop).await;
+        drop(timetable);
         for tenant in self.server.tenants().values() {
             tenant.registry.close().await;
         }

@@ -7,6 +7,7 @@
 //! How long things take, and what they cost, is in `benches/faults.rs`. What holds of every order of events is
 //! proven in `src/lease/simulation`.
 
+mod exits;
 mod names;
 mod registry;
 mod way;

@@ -69,11 +69,11 @@ impl Scene<'_> {
         let struck = Instant::now();
         self.laboratory.strike(self.shock);
         held.push(self.start("late"));
-        let asked = stopped.stop();
-        assert!(asked.elapsed() <= Duration::from_secs(1) + SLACK, "{:?}", asked.elapsed());
+        let lag = stopped.stop();
+        assert!(lag <= Duration::from_secs(1) + SLACK, "{lag:?}");
         wait_until("trouble", || bereaved.is_in_trouble() || struck.elapsed() >= OUTAGE * 3 / 4);
-        let lost = bereaved.lose_child();
-        assert!(lost.elapsed() <= SLACK, "{:?}", lost.elapsed());
+        let lag = bereaved.lose_child();
+        assert!(lag <= SLACK, "{lag:?}");
         wait_until("its end", || struck.elapsed() >= self.length());
         held.iter().for_each(Patient::has_untouched_child);
         self.laboratory.relieve(self.shock);

@@ -1,5 +1,6 @@
 //! The Service Registry HTTP API as its clients have always known it, asked of `raxsr serve` over the wire.
 
+mod chaos;
 mod configuration;
 mod events;
 mod faults;

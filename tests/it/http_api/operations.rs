@@ -12,13 +12,13 @@ use crate::support::server::{Connection, Request, Server, write_accounts};
 use crate::support::{Place, is_there, wait_for, wait_until};
 
 /// What the server tells Prometheus about itself.
-struct Metrics {
+pub(super) struct Metrics {
     text: String,
 }
 
 impl Metrics {
     #[track_caller]
-    fn of(server: &Server) -> Self {
+    pub(super) fn of(server: &Server) -> Self {
         let answer = Api::new(server, "").get("/metrics").is(200);
         assert!(
             answer.header("content-type").unwrap().starts_with("application/openmetrics-text; version=1")
@@ -28,7 +28,7 @@ impl Metrics {
     }
 
     /// The samples of this name that have all of these labels, in order: the labels and the value.
-    fn samples(&self, name: &str, labels: &[&str]) -> Vec<(&str, u64)> {
+    pub(super) fn samples(&self, name: &str, labels: &[&str]) -> Vec<(&str, u64)> {
         let lines = self.text.lines().filter(|line| !line.starts_with('#'));
         let samples = lines.filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
@@ -49,7 +49,7 @@ impl Metrics {
     }
 
     /// Their sum.
-    fn count(&self, name: &str, labels: &[&str]) -> u64 {
+    pub(super) fn count(&self, name: &str, labels: &[&str]) -> u64 {
         self.samples(name, labels).iter().map(|(_, value)| value).sum()
     }
 }

@@ -78,7 +78,8 @@ impl Tier {
 
 #[test]
 fn the_contract_is_the_same_as_over_a_file() {
-    const TESTS: [&str; 9] = [
+    const TESTS: [&str; 10] = [
+        "chaos",
         "configuration",
         "events",
         "faults",

@@ -185,12 +185,35 @@ fn a_login_lasts_for_a_second_at_least() {
 }
 
 #[test]
+fn what_is_to_go_wrong_has_to_be_said_right() {
+    let place = Place::new();
+    let refusal = |spec: &str| Refusal::of(&place, LOCAL, &["--chaos", spec], USAGE);
+    refusal("fial:20%").says("--chaos: `fial:20%`: there is no `fial`").hints("say fail, delay, hang");
+    refusal("fail:20%,hang:0%").says("--chaos: `hang:0%`: `0%` is no percentage").hints("`fail:20%`");
+    refusal("fail=200").says("`200` is no status of a failure").hints("from 400 to 599");
+    refusal("delay=soon").says("`soon` is no span of time").hints("200ms");
+    refusal("fail@10s+5s/1s").says("begins again before it has ended").hints("@10s+5s/1m");
+    refusal("seed=1").says("there is nothing to go wrong").hints("say fail");
+    let repeated = ["--chaos=fail,seed=1", "--chaos=seed=2"];
+    Refusal::of(&place, LOCAL, &repeated, USAGE).says("`seed=2`: there is a seed already").hints("seed=42");
+    assert!(!place.registry_file().exists(), "nothing was begun");
+}
+
+#[test]
 fn an_empty_variable_is_none() {
     let place = Place::new();
     let log = place.path().join("log");
     let mut command = place.program(RAXSR);
-    for name in ["ACCOUNTS", "TLS_CERT", "TLS_KEY", "INSECURE", "TOKEN_LIFETIME", "MAX_SERVICES", "LOG_LEVEL"]
-    {
+    for name in [
+        "ACCOUNTS",
+        "TLS_CERT",
+        "TLS_KEY",
+        "INSECURE",
+        "TOKEN_LIFETIME",
+        "MAX_SERVICES",
+        "CHAOS",
+        "LOG_LEVEL",
+    ] {
         command.env(format!("RAXSR_{name}"), "");
     }
     command.args(["serve", "--listen", LOCAL]).stdin(Stdio::null()).stderr(fs::File::create(&log).unwrap());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -69,23 +70,26 @@ impl Patient {
         assert!(state.starts_with('S') || state.starts_with('R'), "{state}");
     }
 
-    /// Asks it to stop, and asserts that it ends as its child did. Says when it was asked.
+    /// Asks it to stop, and asserts that it ends as its child did, and says how long it took.
     #[track_caller]
-    pub(crate) fn stop(&mut self) -> Instant {
+    pub(crate) fn stop(&mut self) -> Duration {
         let start = Instant::now();
         self.process.signal(Signal::SIGTERM);
-        assert_eq!(self.process.wait().signal(), Some(libc::SIGTERM), "{:#?}", self.said());
-        start
+        let status = self.process.process.wait().unwrap();
+        let lag = start.elapsed();
+        assert_eq!(status.signal(), Some(libc::SIGTERM), "{:#?}", self.said());
+        lag
     }
 
-    /// Kills its child, and returns when it has ended as the child did. Says when the child was killed.
+    /// Kills its child, asserts that it ends as the child did, and says how long it took.
     #[track_caller]
-    pub(crate) fn lose_child(&mut self) -> Instant {
+    pub(crate) fn lose_child(&mut self) -> Duration {
         let start = Instant::now();
         kill(self.child, Signal::SIGKILL).unwrap();
         let status = self.process.process.wait().unwrap();
+        let lag = start.elapsed();
         assert_eq!(status.signal(), Some(libc::SIGKILL), "{:#?}", self.said());
-        start
+        lag
     }
 
     /// Waits until it says this.

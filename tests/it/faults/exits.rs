@@ -1,0 +1,50 @@
+//! A child that ends by itself ends the wrapper, whatever its registry does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::all;
+use crate::support::lab::{Fault, Kind, Laboratory, Patient, Proxy, Shock};
+use crate::support::wait_until;
+
+/// How much later than in a healthy run.
+const MARGIN: Duration = Duration::from_millis(5);
+/// So many exits, of which the fastest counts: any of them can be held up by whoever else is on the machine.
+const EXITS: usize = 5;
+
+#[test]
+fn an_exit_waits_for_no_registry() {
+    all(&Kind::ALL, |&kind| {
+        let laboratory = Laboratory::start(kind, "an_exit_waits_for_no_registry").map(Arc::new);
+        let Some(laboratory) = laboratory else { return };
+        let healthy = fastest(&laboratory, laboratory.url(), "healthy", || {});
+        if kind == Kind::File {
+            let locked =
+                fastest(&laboratory, laboratory.url(), "locked", || laboratory.strike(Shock::Locked));
+            assert!(locked <= healthy + MARGIN, "{locked:?}, not {healthy:?}");
+            return;
+        }
+        all(&[Fault::Refuse, Fault::BlackHole, Fault::Truncate(15)], |&fault| {
+            let proxy = Proxy::to(laboratory.address());
+            let url = laboratory.url_through(&proxy);
+            let struck = fastest(&laboratory, &url, &format!("{fault:?}"), || proxy.strike(fault));
+            assert!(struck <= healthy + MARGIN, "{struck:?}, not {healthy:?}");
+        });
+    });
+}
+
+/// The fastest exit after `strike`, once it has been noticed.
+#[track_caller]
+fn fastest(laboratory: &Laboratory, url: &str, name: &str, strike: impl FnOnce()) -> Duration {
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let start = |number| Patient::start(url, &format!("{name}{number}"), &["--interval=3"]);
+    let mut patients: Vec<_> = (0..EXITS).map(start).collect();
+    for patient in &patients {
+        wait_until(&patient.id, || laboratory.lists(&patient.id));
+        patient.wait_until_it_says("registered");
+    }
+    strike();
+    let noticed = |patient: &Patient| name == "healthy" || patient.is_in_trouble();
+    wait_until("the trouble", || patients.iter().all(noticed));
+    patients.iter_mut().map(Patient::lose_child).min().unwrap()
+}
