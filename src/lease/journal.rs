@@ -103,7 +103,7 @@ impl Journal {
                     Regained::Registered if self.has_been_held => "registered again",
                     Regained::Registered => "registered at last",
                 };
-                warn!(%service, registry, ?after, cause = chain(&*error), message);
+                warn!(%service, registry, ?after, cause = chain(&*error), "{message}");
             }
         }
         self.has_been_held = true;
