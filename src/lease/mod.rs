@@ -17,8 +17,11 @@
 //! The rules, and where they come from:
 //! * A heartbeat goes out a little before each third of the timeout, so that two may fail and an outage of two
 //!   thirds of it still leaves time for one more try. An answer that comes late does not put off the next.
-//! * One that fails is sent again at once, then with backoff. Whatever the backoff says, the last tries are made
-//!   just before the lease runs out. Each try is given less time than is left.
+//! * One that fails is sent again at once, then after half a period to a whole one: in a hurry to make up for what an outage has
+//!   cost, a fleet would ask its registry for many times of what it is used to. Whatever that says, the last tries are
+//!   made just before the lease runs out. Each try is given less time than is left.
+//! * After a start, an outage or a pause, the next heartbeat comes anywhere in the period: whoever was held up together
+//!   does not beat together ever after.
 //! * "Not found" means that the registry forgot us: register again in the same tick. The same goes for a token
 //!   that the registry cannot read, and for an id that somebody else has taken over. What may still be listed is
 //!   tried for before it runs out.
@@ -91,6 +94,8 @@ pub struct Lease {
     has_been_registered: bool,
     /// For all that the registry said: a registration or deregistration may have taken effect or not.
     may_be_listed: bool,
+    /// What we began with, or what held us up, may have been the same for others: their periods would be ours.
+    may_be_in_step: bool,
     rng: Rng,
 }
 
@@ -129,7 +134,6 @@ struct Held {
     token: Token,
     /// When the registry counts us as dead, unless it has accepted something since: never later than it does.
     expires_at: Instant,
-    backoff: Backoff,
     failures: u32,
     credentials_renewed: bool,
 }
@@ -150,6 +154,7 @@ impl Lease {
             deadline: None,
             has_been_registered: false,
             may_be_listed: false,
+            may_be_in_step: true,
             rng,
         }
     }
@@ -247,31 +252,33 @@ impl Lease {
         } else if !matches!(self.state, State::Registering(_)) {
             return Action::Wait;
         }
-        // Spread over the whole period, once: a fleet that started together does not beat together.
-        let first = self.period().mul_f64(self.rng.f64());
-        self.hold(token, sent_at, now, first)
+        self.hold(token, sent_at, now)
     }
 
     fn renewed(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         if !matches!(self.state, State::Held(_)) {
             return Action::Wait;
         }
-        let next = self.period().mul_f64(0.8 + 0.1 * self.rng.f64());
-        self.hold(token, sent_at, now, next)
+        self.hold(token, sent_at, now)
     }
 
-    fn hold(&mut self, token: Token, sent_at: Instant, now: Instant, wait: Duration) -> Action {
+    fn hold(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
         self.state = State::Held(Held {
             token,
             // From when it was sent: the registry cannot have counted from any earlier.
             expires_at: sent_at + self.timeout(),
-            backoff: Backoff::capped_at(self.period()),
             failures: 0,
             credentials_renewed: false,
         });
         // However long the answer took, or we did not run: two thirds of the timeout are left at the next heartbeat.
-        self.deadline = Some((now + wait).min(sent_at + self.period()).max(now));
+        let next = now + self.time_between_heartbeats();
+        self.deadline = Some(next.min(sent_at + self.period()).max(now));
         Action::Wait
+    }
+
+    fn time_between_heartbeats(&mut self) -> Duration {
+        let (least, spread) = if std::mem::take(&mut self.may_be_in_step) { (0.0, 0.9) } else { (0.8, 0.1) };
+        self.period().mul_f64(least + spread * self.rng.f64())
     }
 
     fn failed(&mut self, recourse: Recourse, now: Instant) -> Action {
@@ -312,6 +319,7 @@ impl Lease {
             }
             Recourse::Retry | Recourse::Register | Recourse::Authenticate => {
                 state.taken_since = None;
+                self.may_be_in_step = true;
                 state.failures += 1;
                 self.may_be_listed = true;
                 state.credentials_renewed = false;
@@ -325,6 +333,7 @@ impl Lease {
     }
 
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {
+        let period = self.period();
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
             Recourse::AwaitRelease { .. } => {
@@ -340,12 +349,13 @@ impl Lease {
                 self.heartbeat(Credentials::Renewed, now)
             }
             Recourse::Retry | Recourse::Authenticate => {
+                self.may_be_in_step = true;
                 state.failures += 1;
                 state.credentials_renewed = false;
                 if state.failures == 1 {
                     return self.heartbeat(Credentials::Current, now);
                 }
-                let wait = state.backoff.next(&mut self.rng);
+                let wait = period.mul_f64(0.5 + 0.5 * self.rng.f64());
                 self.deadline = Some(now + before_it_runs_out(wait, state.expires_at, now));
                 Action::Wait
             }
@@ -411,7 +421,8 @@ impl Lease {
     }
 
     fn due(&mut self, now: Instant) -> Action {
-        self.deadline = None;
+        let late = self.deadline.take().map(|deadline| now.saturating_duration_since(deadline));
+        self.may_be_in_step |= late.is_some_and(|late| late > self.period() / 10);
         match self.state {
             State::Registering(_) => self.register(Credentials::Current, now),
             State::Held(_) => self.heartbeat(Credentials::Current, now),

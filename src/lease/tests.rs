@@ -117,7 +117,7 @@ fn a_late_answer_does_not_put_off_the_next_heartbeat() {
 }
 
 #[test]
-fn a_failed_heartbeat_is_sent_again_at_once_then_with_backoff() {
+fn a_failed_heartbeat_is_sent_again_at_once_then_within_a_period() {
     let mut scene = Scene::held();
     scene.beats();
     assert!(is_heartbeat(&scene.fails(Recourse::Retry)));
@@ -125,9 +125,34 @@ fn a_failed_heartbeat_is_sent_again_at_once_then_with_backoff() {
     assert_eq!(scene.fails(Recourse::Retry), Action::Wait);
     assert_eq!(scene.lease.standing(), Standing::Failing);
     let (wait, action) = scene.at_deadline();
-    assert!(is_heartbeat(&action) && wait <= Backoff::FIRST);
+    assert!(is_heartbeat(&action) && (PERIOD / 2..=PERIOD).contains(&wait));
     scene.on(Event::HeartbeatAccepted(Token::new("2")));
     assert_eq!(scene.lease.standing(), Standing::Held);
+}
+
+#[test]
+fn who_was_held_up_together_does_not_beat_together_ever_after() {
+    let next = |seed: u64, held_up: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::held();
+        scene.lease.rng = Rng::with_seed(seed);
+        held_up(&mut scene);
+        scene.on(Event::HeartbeatAccepted(Token::new("2")));
+        scene.lease.deadline().unwrap() - scene.now
+    };
+    let in_an_outage = |scene: &mut Scene| {
+        scene.beats();
+        scene.fails(Recourse::Retry);
+    };
+    let in_a_pause = |scene: &mut Scene| {
+        scene.now += 2 * PERIOD;
+        assert!(is_heartbeat(&scene.on(Event::DeadlineReached)));
+    };
+    let held_up: [&dyn Fn(&mut Scene); 2] = [&in_an_outage, &in_a_pause];
+    for held_up in held_up {
+        let waits: Vec<_> = (0..200).map(|seed| next(seed, held_up)).collect();
+        assert!(waits.iter().all(|wait| *wait <= PERIOD));
+        assert!(waits.iter().any(|wait| *wait < PERIOD / 4));
+    }
 }
 
 #[test]

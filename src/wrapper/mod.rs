@@ -17,10 +17,12 @@ mod signal_number;
 mod signals;
 mod supervision;
 
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 
 use nix::unistd::Pid;
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -58,14 +60,7 @@ pub fn run(settings: &Settings) -> Ending {
         }
     };
     share_one_heap();
-    // One thread for everything; the file of an embedded registry gets another while it is being used, and so does the
-    // look-up of a name. One registry whose name is looked up in vain leaves enough of them to the others.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(if settings.registries.len() > 1 { 64 } else { 4 })
-        .thread_keep_alive(std::time::Duration::from_millis(1))
-        .build();
-    let ending = match runtime {
+    let ending = match runtime(settings) {
         Ok(runtime) => {
             let ending = runtime.block_on(supervise(settings, &child, &blocked, offer));
             // To drop it would close every registry, which takes time: a process's end closes them as well.
@@ -87,6 +82,19 @@ fn share_one_heap() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// One thread for everything; the file of an embedded registry gets another while it is being used, and so does the
+/// look-up of a name. One registry whose name is looked up in vain leaves enough of them to the others.
+fn runtime(settings: &Settings) -> io::Result<Runtime> {
+    // It panics where it does not get the descriptors that it needs, which are fewer than these.
+    let spare: Vec<_> = (0..4).map(|_| io::pipe()).collect::<io::Result<_>>()?;
+    drop(spare);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(if settings.registries.len() > 1 { 64 } else { 4 })
+        .thread_keep_alive(std::time::Duration::from_millis(1))
+        .build()
 }
 
 async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {
@@ -115,7 +123,7 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
 /// on as ever.
-fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &std::io::Error) -> Ending {
+fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -> Ending {
     error!(error = %error, "cannot talk to a registry: running the command unregistered");
     loop {
         match blocked.wait() {
@@ -266,6 +274,17 @@ impl Supervisor {
         Event::Lease(overview)
     }
 
+    /// Says where the service is left to expire because the registry has not answered in time.
+    fn tell_of_those_left(&mut self) {
+        let (_, leases) = self.lease.status();
+        for lease in leases.iter().filter(|lease| lease.standing == Standing::Withdrawing) {
+            warn!(
+                registry = lease.registry,
+                "no answer to the deregistration in time: leaving the entry to expire"
+            );
+        }
+    }
+
     /// How we end, if that is the effect.
     fn carry_out(&mut self, effect: Effect) -> Option<Ending> {
         match effect {
@@ -289,7 +308,10 @@ impl Supervisor {
             Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
-            Effect::End(ending) => return Some(ending),
+            Effect::End(ending) => {
+                self.tell_of_those_left();
+                return Some(ending);
+            }
         }
         None
     }

@@ -30,4 +30,5 @@ mod support;
 mod systemd;
 mod terminal;
 mod transparency;
+mod troubles;
 mod zookeeper;

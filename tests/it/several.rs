@@ -151,7 +151,7 @@ fn one_that_is_killed_and_comes_back_changes_nothing_for_the_other() {
     holds_for(Duration::from_secs(4), "being listed in the file", || file.lists("web1"));
     server.restart();
     wait_until("the registration", is_there);
-    wait_until("the end of the failure", || says(&wrapper.log, "registered again"));
+    wait_until("the end of the failure", || says(&wrapper.log, "renewed the registration again"));
     assert_eq!(wrapper.process.child(), child, "the command did not notice");
     wrapper.stop();
     assert!(listed_at(&file, &url).is_empty());

@@ -23,7 +23,7 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// Runs each of `cells` at the same time, and tells of all that failed.
 #[track_caller]
-fn all<C: Sync + std::fmt::Debug>(cells: &[C], check: impl Fn(&C) + Sync) {
+pub(crate) fn all<C: Sync + std::fmt::Debug>(cells: &[C], check: impl Fn(&C) + Sync) {
     let failed: Vec<String> = std::thread::scope(|scope| {
         let check = &check;
         let run = |cell| {

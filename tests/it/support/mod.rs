@@ -92,11 +92,18 @@ pub(crate) fn is_there(program: &str, test: &str) -> bool {
 /// A directory with a registry in it, both gone at the end of the test.
 pub(crate) struct Place {
     directory: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: TempDir::new().unwrap() }
+        Self { directory: TempDir::new().unwrap(), environment: Vec::new() }
+    }
+
+    /// The same with these variables for all that is run in it.
+    pub(crate) fn with_environment(mut self, variables: &[(&str, String)]) -> Self {
+        self.environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        self
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -122,6 +129,7 @@ impl Place {
             }
         }
         command.env("SERVICE_REGISTRY_URL", self.url()).current_dir(self.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
