@@ -65,13 +65,20 @@ fn measure(laboratory: &Laboratory, name: &str, state: &State) {
     if !matches!(state, State::Whole) {
         wait_until("the trouble", || patients.iter().all(Patient::is_in_trouble));
     }
-    let tries = || proxy.as_ref().map_or(0, |proxy| proxy.connections().max(proxy.requests()));
-    let (before, tried, since) = (cpu(&patients), tries(), Instant::now());
+    let tries = || {
+        proxy
+            .as_ref()
+            .map_or(0, |proxy| u32::try_from(proxy.connections().max(proxy.requests())).unwrap_or(u32::MAX))
+    };
+    let (cpu_before, tries_before, since) = (cpu(&patients), tries(), Instant::now());
     holds_for(WATCH, "the outage", || true);
     let seconds = since.elapsed().as_secs_f64() * f64::from(WRAPPERS);
-    let used = (cpu(&patients) - before).as_secs_f64() * 1e3 / seconds;
-    let rate =
-        if proxy.is_some() { format!("{:.2}", (tries() - tried) as f64 / seconds) } else { "-".to_owned() };
+    let used = cpu(&patients).saturating_sub(cpu_before).as_secs_f64() * 1e3 / seconds;
+    let rate = if proxy.is_some() {
+        format!("{:.2}", f64::from(tries() - tries_before) / seconds)
+    } else {
+        "-".to_owned()
+    };
     let memory =
         patients.iter().map(|patient| private_memory(patient.process.pid())).max().unwrap_or_default();
     let mut lags: Vec<_> = patients.iter_mut().map(|patient| patient.lose_child().as_micros()).collect();

@@ -41,7 +41,7 @@ struct Options {
     wrappers: usize,
 
     /// The heartbeat timeout of each, in seconds
-    #[arg(long, default_value = "6")]
+    #[arg(long, default_value = "10")]
     interval: u64,
 
     /// These registries alone

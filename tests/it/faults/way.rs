@@ -9,6 +9,10 @@ use super::{INTERVAL, OUTAGE, SLACK, all};
 use crate::support::lab::{Fault, Kind, Laboratory, Observer, Patient, Proxy, Strike};
 use crate::support::{holds_for, wait_until};
 
+/// How often a connection is tried in an outage: at a heartbeat and once more at once, then within each period of two
+/// seconds, and just before the lease runs out.
+const MOST_TRIES: usize = 12;
+
 /// On every way.
 const FAULTS: [Fault; 7] = [
     Fault::Refuse,
@@ -142,8 +146,11 @@ impl Cell<'_> {
 
     /// The fault costs no registration.
     fn outlasts(&self, patient: &Patient, start: Instant) {
-        let begun = Instant::now();
+        let (begun, connections) = (Instant::now(), self.proxy.connections());
         wait_until("its end", || begun.elapsed() >= OUTAGE);
+        // Nobody burns a processor on what does not work.
+        let tries = self.proxy.connections() - connections;
+        assert!(tries <= MOST_TRIES, "{tries} connections: {:#?}", patient.said());
         self.recovers(patient);
         assert_eq!(self.observer.first_missed(&self.id, start), None, "{:#?}", patient.said());
     }

@@ -53,14 +53,6 @@ impl Observer {
         book.looks.last().is_some_and(|(at, listed)| *at > since && !listed.contains(id))
     }
 
-    /// Forgets what it has seen, but for the last.
-    pub(crate) fn forget(&self) {
-        let mut book = self.shared.book.lock().unwrap();
-        let last = book.looks.pop();
-        book.looks.clear();
-        book.looks.extend(last);
-    }
-
     /// When a service was first not listed after `since`.
     pub(crate) fn first_missed(&self, id: &str, since: Instant) -> Option<Duration> {
         let book = self.shared.book.lock().unwrap();

@@ -302,10 +302,8 @@ fn socket_at(address: SockaddrIn) -> OwnedFd {
 
 /// Ends it with a reset, however many descriptors there are of it.
 fn reset(stream: &TcpStream) {
-    // SAFETY: an address of the size that is named, all zeros but for its family.
-    unsafe {
-        let mut nowhere: libc::sockaddr = std::mem::zeroed();
-        nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
-        libc::connect(stream.as_raw_fd(), &raw const nowhere, size_of::<libc::sockaddr>() as libc::socklen_t);
-    }
+    let nowhere = [0_u8; size_of::<libc::sockaddr>()];
+    let length = libc::socklen_t::try_from(nowhere.len()).unwrap();
+    // SAFETY: an address of the length that is named, which says no more than that it is none (`AF_UNSPEC` is 0).
+    unsafe { libc::connect(stream.as_raw_fd(), nowhere.as_ptr().cast(), length) };
 }
