@@ -81,6 +81,8 @@ pub struct Member {
     pub standing: Standing,
     /// Where it stood when it was last looked at.
     pub before: Standing,
+    /// Whether the registry has ever said that it has the service.
+    pub has_been_held: bool,
     /// The last failure, while it stands as it does because of it.
     pub failure: Option<Arc<Error>>,
 }
@@ -100,13 +102,15 @@ struct Lease {
     keeper: Keeper,
     /// Where it stood when it was last looked at.
     known: Standing,
+    has_been_held: bool,
 }
 
 impl Fleet {
     /// The `keepers`, each with its registry's URL.
     #[must_use]
     pub fn new(keepers: Vec<(String, Keeper)>, require: Require) -> Self {
-        let lease = |(registry, keeper)| Lease { registry, keeper, known: Standing::Idle };
+        let lease =
+            |(registry, keeper)| Lease { registry, keeper, known: Standing::Idle, has_been_held: false };
         Self { leases: keepers.into_iter().map(lease).collect(), require, awaited: None }
     }
 
@@ -135,7 +139,9 @@ impl Fleet {
         let member = |lease: &mut Lease| {
             let Status { standing, failure } = lease.keeper.status();
             let before = std::mem::replace(&mut lease.known, standing);
-            Member { registry: lease.registry.clone(), standing, before, failure }
+            lease.has_been_held |= standing == Standing::Held;
+            let (registry, has_been_held) = (lease.registry.clone(), lease.has_been_held);
+            Member { registry, standing, before, has_been_held, failure }
         };
         let members: Vec<Member> = self.leases.iter_mut().map(member).collect();
         let standings: Vec<Standing> = members.iter().map(|member| member.standing).collect();

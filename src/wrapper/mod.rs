@@ -277,7 +277,8 @@ impl Supervisor {
     /// Says where the service is left to expire because the registry has not answered in time.
     fn tell_of_those_left(&mut self) {
         let (_, leases) = self.lease.status();
-        for lease in leases.iter().filter(|lease| lease.standing == Standing::Withdrawing) {
+        let is_left = |lease: &&Member| lease.has_been_held && lease.standing == Standing::Withdrawing;
+        for lease in leases.iter().filter(is_left) {
             warn!(
                 registry = lease.registry,
                 "no answer to the deregistration in time: leaving the entry to expire"

@@ -216,7 +216,8 @@ mod tests {
     }
 
     fn member(registry: &str, standing: Standing) -> Member {
-        Member { registry: registry.to_owned(), standing, before: Standing::Idle, failure: None }
+        let registry = registry.to_owned();
+        Member { registry, standing, before: Standing::Idle, has_been_held: false, failure: None }
     }
 
     #[test]

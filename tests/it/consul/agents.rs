@@ -112,7 +112,7 @@ fn an_agent_with_too_many_connections_is_an_outage_that_ends_when_there_is_room(
     });
     assert!(!wrapper.has_ended());
     drop(connections);
-    wait_until("the registration", || says(&log, "registered again"));
+    wait_until("the registration", || says(&log, "renewed the registration again"));
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();
     assert!(consul.meta("web1").is_null());
