@@ -68,9 +68,9 @@ impl Keeper {
         self.status.borrow_and_update().clone()
     }
 
-    /// The same in a word, and still to be looked at.
-    pub(super) fn standing(&self) -> Standing {
-        self.status.borrow().standing
+    /// The same, and still to be looked at.
+    pub(super) fn glance(&self) -> Status {
+        self.status.borrow().clone()
     }
 
     /// Returns when the status has changed since it was last looked at.

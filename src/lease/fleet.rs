@@ -25,7 +25,8 @@ pub struct Overview {
     /// The standing that counts. While the service is to leave, it is [`Standing::Withdrawing`] until every registry
     /// has answered that was all right when that began.
     pub standing: Standing,
-    /// Whether any registry was all right when last heard of, so that a withdrawal is worth waiting for.
+    /// Whether any registry can be expected to answer at once, be it that it fails: so that a withdrawal is worth waiting
+    /// for.
     pub answers: bool,
 }
 
@@ -70,6 +71,13 @@ fn rank(standing: Standing) -> u8 {
 /// Whether the registry was all right when last heard of.
 fn answers(standing: Standing) -> bool {
     matches!(standing, Standing::Held | Standing::Registering | Standing::Withdrawing)
+}
+
+/// Likewise; or whether it is quick to fail. It may be back by now, which the next try would show; and where it is not,
+/// that is known at once.
+fn is_quick(status: &Status) -> bool {
+    let is_silent = status.failure.as_ref().is_some_and(|failure| failure.is_silence());
+    answers(status.standing) || (status.standing == Standing::Failing && !is_silent)
 }
 
 /// How one of several leases stands, and where.
@@ -118,7 +126,7 @@ impl Fleet {
     pub fn wish(&mut self, wish: Wish) {
         self.awaited = match (wish, self.awaited.take()) {
             (Wish::Unlisted, None) => {
-                Some(self.leases.iter().map(|lease| answers(lease.keeper.standing())).collect())
+                Some(self.leases.iter().map(|lease| is_quick(&lease.keeper.glance())).collect())
             }
             (Wish::Unlisted, awaited) => awaited,
             (Wish::Idle | Wish::Listed, _) => None,
@@ -143,11 +151,12 @@ impl Fleet {
             let (registry, has_been_held) = (lease.registry.clone(), lease.has_been_held);
             Member { registry, standing, before, has_been_held, failure }
         };
+        let is_any_quick = self.leases.iter().any(|lease| is_quick(&lease.keeper.glance()));
         let members: Vec<Member> = self.leases.iter_mut().map(member).collect();
         let standings: Vec<Standing> = members.iter().map(|member| member.standing).collect();
         let overview = match &self.awaited {
             Some(awaited) => Overview::leaving(&standings, awaited),
-            None => Overview::of(&standings, self.require),
+            None => Overview { answers: is_any_quick, ..Overview::of(&standings, self.require) },
         };
         (overview, members)
     }

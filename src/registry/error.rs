@@ -181,6 +181,12 @@ pub enum Recourse {
 }
 
 impl Error {
+    /// Whether it is that no answer came: the next try may take as long to fail.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unavailable { source: Cause::TimedOut(_), .. })
+    }
+
     /// What the caller can do next.
     #[must_use]
     pub fn recourse(&self) -> Recourse {

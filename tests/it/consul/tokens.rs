@@ -69,7 +69,7 @@ fn a_token_that_is_revoked_first_is_followed_by_the_one_in_the_file() {
     revoke(&consul, &accessor);
     wait_until("the outage", || says(&log, "cannot renew the registration"));
     fs::write(&file, &second).unwrap();
-    wait_until("the registration", || says(&log, "registered again"));
+    wait_until("the registration", || says(&log, "renewed the registration again"));
     wait_until("the catalog", || consul.passing("web1") == 1);
     wrapper.signal(Signal::SIGTERM);
     wrapper.wait();

@@ -48,3 +48,16 @@ fn fastest(laboratory: &Laboratory, url: &str, name: &str, strike: impl FnOnce()
     wait_until("the trouble", || patients.iter().all(noticed));
     patients.iter_mut().map(Patient::lose_child).min().unwrap()
 }
+
+/// Where a registry is quick to fail, a stop tries it once more: it may be back.
+#[test]
+fn a_stop_right_after_the_registry_is_back_takes_the_service_out() {
+    let laboratory = Laboratory::start(Kind::Server, "a_stop_right_after_the_registry_is_back").unwrap();
+    let mut patient = Patient::start(laboratory.url(), "quick", &["--interval=30"]);
+    wait_until("the registration", || laboratory.lists("quick"));
+    laboratory.kill();
+    wait_until("the trouble", || patient.is_in_trouble());
+    laboratory.restart();
+    patient.stop();
+    assert!(!laboratory.lists("quick"), "{:#?}", patient.said());
+}
