@@ -284,7 +284,7 @@ Examples:
 
 Stopping:
   SIGTERM, SIGINT and SIGQUIT ask for the end: the service leaves the registry first, then the command gets the
-  signal (at most 1 s later, and at once when the registry is known to be failing). Every other signal is passed on
+  signal (at most 1 s later, and at once when the registry is known not to answer). Every other signal is passed on
   as it comes. A command that ends by itself is left to expire, so that whoever watches sees a timeout. A command
   that is still alive one --interval after a SIGINT is registered again.
 
