@@ -1,7 +1,6 @@
 //! Which fault comes next.
 
 use std::fmt;
-use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -14,31 +13,12 @@ pub(crate) enum Mishap {
     AtTheRegistry(Shock),
 }
 
-const ON_EVERY_WAY: [Fault; 7] = [
-    Fault::Refuse,
-    Fault::Reset,
-    Fault::BlackHole,
-    Fault::Delay(Duration::from_millis(300)),
-    Fault::Delay(Duration::from_secs(5)),
-    Fault::Drip(Duration::from_millis(20)),
-    Fault::Truncate(15),
-];
-const OF_HTTP: [Fault; 6] = [
-    Fault::CutMidBody,
-    Fault::Answer(401),
-    Fault::Answer(404),
-    Fault::Answer(429),
-    Fault::Answer(500),
-    Fault::Answer(503),
-];
-
 impl Mishap {
     /// Any that can happen to a registry of this kind.
     pub(crate) fn any(kind: Kind, rng: &mut Rng) -> Self {
-        let of_http = OF_HTTP.iter().filter(|_| kind.is_http());
-        let on_the_way = ON_EVERY_WAY.iter().chain(of_http).filter(|_| kind != Kind::File);
         let at_the_registry = Shock::of(kind).iter().map(|&shock| Self::AtTheRegistry(shock));
-        let all: Vec<_> = on_the_way.map(|&fault| Self::OnTheWay(fault)).chain(at_the_registry).collect();
+        let all: Vec<_> =
+            Fault::on_the_way_to(kind).into_iter().map(Self::OnTheWay).chain(at_the_registry).collect();
         all[rng.usize(..all.len())]
     }
 

@@ -13,27 +13,6 @@ use crate::support::{holds_for, wait_until};
 /// seconds, and just before the lease runs out.
 const MOST_TRIES: usize = 12;
 
-/// On every way.
-const FAULTS: [Fault; 7] = [
-    Fault::Refuse,
-    Fault::Reset,
-    Fault::BlackHole,
-    Fault::Delay(Duration::from_millis(400)),
-    Fault::Delay(Duration::from_secs(5)),
-    Fault::Drip(Duration::from_millis(20)),
-    Fault::Truncate(15),
-];
-
-/// Where HTTP is spoken.
-const OF_HTTP: [Fault; 6] = [
-    Fault::CutMidBody,
-    Fault::Answer(401),
-    Fault::Answer(404),
-    Fault::Answer(429),
-    Fault::Answer(500),
-    Fault::Answer(503),
-];
-
 /// When it strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
@@ -75,8 +54,7 @@ fn the_way_to_zookeeper() {
 fn survives(kind: Kind, test: &str) {
     let Some(laboratory) = Laboratory::start(kind, test).map(Arc::new) else { return };
     let observer = Observer::of(Arc::clone(&laboratory));
-    let of_http = OF_HTTP.into_iter().filter(|_| kind.is_http());
-    let faults = FAULTS.into_iter().chain(of_http).enumerate();
+    let faults = Fault::on_the_way_to(kind).into_iter().enumerate();
     let cells = faults.flat_map(|(number, fault)| MOMENTS.map(|moment| (number, fault, moment)));
     let cells: Vec<_> = cells.collect();
     all(&cells, |&(number, fault, moment)| {

@@ -11,6 +11,7 @@ use nix::sys::socket::{
     setsockopt, shutdown, socket, sockopt,
 };
 
+use super::Kind;
 use crate::support::peer;
 
 /// What is wrong with the way to a registry.
@@ -32,6 +33,34 @@ pub(crate) enum Fault {
     Answer(u16),
     /// Each answer is reset in the middle of its body. (HTTP alone.)
     CutMidBody,
+}
+
+impl Fault {
+    const ON_EVERY_WAY: [Self; 7] = [
+        Self::Refuse,
+        Self::Reset,
+        Self::BlackHole,
+        // A little late, and too late.
+        Self::Delay(Duration::from_millis(400)),
+        Self::Delay(Duration::from_secs(5)),
+        Self::Drip(Duration::from_millis(20)),
+        Self::Truncate(15),
+    ];
+
+    const WHERE_HTTP_IS_SPOKEN: [Self; 6] = [
+        Self::CutMidBody,
+        Self::Answer(401),
+        Self::Answer(404),
+        Self::Answer(429),
+        Self::Answer(500),
+        Self::Answer(503),
+    ];
+
+    /// All that can happen on the way to a registry of this kind. To a file, there is none.
+    pub(crate) fn on_the_way_to(kind: Kind) -> Vec<Self> {
+        let on_every_way = Self::ON_EVERY_WAY.into_iter().filter(|_| kind != Kind::File);
+        on_every_way.chain(Self::WHERE_HTTP_IS_SPOKEN.into_iter().filter(|_| kind.is_http())).collect()
+    }
 }
 
 /// When a fault begins that waits for its moment.
