@@ -128,15 +128,15 @@ impl Journal {
     }
 
     fn is_withdrawn(&mut self, now: Instant) {
-        let after = self.leaving_since.take().map(|since| now.saturating_duration_since(since));
-        let after = after.unwrap_or_default();
+        let took = self.leaving_since.take().map(|since| now.saturating_duration_since(since));
+        let took = took.unwrap_or_default();
         let (service, registry) = (&self.service, &self.registry);
         match self.trouble.take() {
             Some(Trouble { error, .. }) if error.recourse() != Recourse::Register && self.has_been_held => {
                 let expires_within = self.timeout.as_duration();
-                warn!(%service, registry, error = chain(&*error), ?after, ?expires_within, "cannot deregister");
+                warn!(%service, registry, error = chain(&*error), ?took, ?expires_within, "cannot deregister");
             }
-            _ => info!(%service, registry, ?after, "deregistered"),
+            _ => info!(%service, registry, ?took, "deregistered"),
         }
         self.has_been_held = false;
     }

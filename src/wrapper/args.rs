@@ -289,10 +289,9 @@ Examples:
 
 Stopping:
   SIGTERM, SIGINT and SIGQUIT ask for the end: the service leaves the registry first, then the command gets the
-  signal (at most 1 s later, and at once when the registry is known to be failing; with --drain, so much later).
-  Every other signal is passed on
-  as it comes. A command that ends by itself is left to expire, so that whoever watches sees a timeout. A command
-  that is still alive one --interval after a SIGINT is registered again.
+  signal (at most 1 s later, and at once when the registry is known to be failing; --drain has it wait on). Every
+  other signal is passed on as it comes. A command that ends by itself is left to expire, so that whoever watches
+  sees a timeout. A command that is still alive one --interval after a SIGINT is registered again.
 
 Exit status:
   the command's own; or the same signal, if one killed it (128+N as pid 1)

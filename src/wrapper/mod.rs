@@ -368,7 +368,11 @@ impl Supervisor {
             Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
-            Effect::Drain { until, ends } => self.stop.drain(until, ends, &self.tasks),
+            Effect::Drain { until, ends } => {
+                self.stop.drain(until, ends, &self.tasks);
+                // It is known now for how long.
+                self.extend_at = None;
+            }
             Effect::Drained(why) => self.stop.drained(why),
             Effect::End(ending) => {
                 self.stop.ended();

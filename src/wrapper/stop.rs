@@ -49,12 +49,12 @@ impl Stop {
 
     pub(super) fn drained(&mut self, why: Drained) {
         let Some(Draining { since, view }) = self.drain.take() else { return };
-        let after = since.elapsed();
+        let took = since.elapsed();
         match why {
-            Drained::AskedAgain => info!(?after, "asked to stop again: not draining any longer"),
-            Drained::Unlisted => info!(?after, "drained"),
-            Drained::AtLimit if view.is_some() => warn!(?after, "not draining any longer"),
-            Drained::AtLimit => info!(?after, "drained"),
+            Drained::AskedAgain => info!(?took, "asked to stop again: not draining any longer"),
+            Drained::Unlisted => info!(?took, "drained"),
+            Drained::AtLimit if view.is_some() => warn!(?took, "not draining any longer"),
+            Drained::AtLimit => info!(?took, "drained"),
         }
         if let Some(view) = view.filter(|_| why != Drained::AskedAgain) {
             view.tell_the_rest();
@@ -72,14 +72,14 @@ impl Stop {
     /// The child has ended.
     pub(super) fn ended(&mut self) {
         if let Some(Draining { since, .. }) = self.drain.take() {
-            info!(after = ?since.elapsed(), "the command ended while it was draining");
+            info!(took = ?since.elapsed(), "the command ended while it was draining");
         } else if let Some(told_at) = self.told_at.take() {
-            info!(after = ?told_at.elapsed(), "the command has stopped");
+            info!(took = ?told_at.elapsed(), "the command has stopped");
         }
     }
 }
 
-/// Without what nobody has said.
+/// As it was said, but for the moment that has passed since.
 fn rounded(span: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+    Duration::from_millis(u64::try_from((span.as_millis() + 5) / 10 * 10).unwrap_or(u64::MAX))
 }

@@ -233,7 +233,9 @@ impl Registry for Consul {
         if found.iter().any(|found| is_ours(found) && found.standing == Standing::Alive) {
             return Ok(true);
         }
-        if client.token.is_given() && !client.at_an_agent(|agent| async move { client.sees_nodes(&agent).await }).await? {
+        if client.token.is_given()
+            && !client.at_an_agent(|agent| async move { client.sees_nodes(&agent).await }).await?
+        {
             // Consul leaves out what a token may not read, and says nothing about it.
             let message = "the token may not read nodes".to_owned();
             return Err(client.unauthorized(HttpCause::Denied { status: 403, message }));

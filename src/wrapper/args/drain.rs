@@ -18,11 +18,10 @@ pub(super) struct DrainArguments {
     ///
     /// For consumers that go by what they last read. It counts from the registry's answer, or, where that does not come
     /// within 1 s or the registry is known to be failing, from then; a service that has never been registered is
-    /// stopped at once. A second request to stop ends the wait, and so does the command when it ends. What the
-    /// terminal sends (Ctrl-C) reaches the command at once, unless it has a group of its own (--signal-group).
-    /// --stop-timeout counts from the signal. systemd is asked to wait as long, if the unit is `Type=notify` or has
-    /// `NotifyAccess=main`; `podman stop -t`, `docker stop -t` and terminationGracePeriodSeconds have to allow for it.
-    /// At most 24 h.
+    /// stopped at once. A second request to stop ends the wait, and so does the command when it ends. What a terminal
+    /// sends (Ctrl-C) reaches the command itself, and cannot wait. --stop-timeout counts from the signal. systemd is asked
+    /// to wait as long, if the unit is `Type=notify` or has `NotifyAccess=main`; `podman stop -t`, `docker stop -t` and
+    /// terminationGracePeriodSeconds have to allow for it. At most 24 h.
     #[arg(
         long,
         help_heading = "Stopping",
