@@ -319,13 +319,12 @@ impl Supervisor {
                 self.notifier.extend(EXTENSION);
                 self.notifier.drains_for(Some(until.saturating_duration_since(now)));
             }
-            Some(_) => {}
             // From now on it is the child's time.
             None if self.extend_at.take().is_some() => {
                 self.notifier.extend(self.grace);
                 self.notifier.drains_for(None);
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 

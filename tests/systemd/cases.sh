@@ -117,6 +117,16 @@ check "drain: over" property ActiveState inactive
 check "drain: not killed" property Result success
 check "drain: the command had its own time" grep -q stopped /run/drain.log
 check "drain: unlisted before the signal" grep -q 'listed: 3' /run/drain.log
+unit deaf exec "$wrapper --id=deaf-1 --drain=60s /run/drained" 'TimeoutStopSec=2'
+systemctl start deaf
+check "drain: registered" listed deaf-1
+systemctl stop deaf
+check "drain: cannot ask for time without NotifyAccess" property Result timeout
+unit access exec "$wrapper --id=access-1 --drain=5s /bin/sleep 600" $'TimeoutStopSec=2\nNotifyAccess=main'
+systemctl start access
+check "drain: registered with NotifyAccess" listed access-1
+systemctl stop access
+check "drain: not killed with NotifyAccess" property Result success
 unit stuck notify "$wrapper --id=stuck-1 --notify=registered --drain=1s --stop-timeout=2s /run/stuck" 'TimeoutStopSec=1'
 printf '#!/bin/bash\ntrap "" TERM\nwhile :; do sleep 0.05; done\n' >/run/stuck
 chmod +x /run/stuck
