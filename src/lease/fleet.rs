@@ -28,6 +28,8 @@ pub struct Overview {
     /// Whether any registry can be expected to answer at once, be it that it fails: so that a withdrawal is worth waiting
     /// for.
     pub answers: bool,
+    /// Whether any registry has the service, so that those who look it up may have been told of it.
+    pub holds: bool,
 }
 
 impl Overview {
@@ -42,6 +44,7 @@ impl Overview {
         Self {
             standing: standing.unwrap_or(Standing::Idle),
             answers: standings.iter().any(|standing| answers(*standing)),
+            holds: standings.contains(&Standing::Held),
         }
     }
 
@@ -50,7 +53,11 @@ impl Overview {
         let is_outstanding =
             |(standing, awaited): (&Standing, &bool)| *awaited && *standing != Standing::Withdrawn;
         let answers = standings.iter().zip(awaited).any(is_outstanding);
-        Self { standing: if answers { Standing::Withdrawing } else { Standing::Withdrawn }, answers }
+        Self {
+            standing: if answers { Standing::Withdrawing } else { Standing::Withdrawn },
+            answers,
+            holds: standings.contains(&Standing::Held),
+        }
     }
 }
 

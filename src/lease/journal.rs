@@ -21,6 +21,8 @@ pub(super) struct Journal {
     overcome: Option<Trouble>,
     regained: Regained,
     has_been_held: bool,
+    /// When the last deregistration began.
+    leaving_since: Option<Instant>,
 }
 
 /// How a lease came to be held that was in trouble.
@@ -46,6 +48,7 @@ impl Journal {
             overcome: None,
             regained: Regained::Registered,
             has_been_held: false,
+            leaving_since: None,
         }
     }
 
@@ -86,9 +89,10 @@ impl Journal {
         match standing {
             _ if previous == standing => {}
             Standing::Held => self.begins_to_be_held(now),
-            Standing::Withdrawn => self.is_withdrawn(),
+            Standing::Withdrawing => self.leaving_since = Some(now),
+            Standing::Withdrawn => self.is_withdrawn(now),
             Standing::Failing | Standing::Waiting => self.is_in_trouble(),
-            Standing::Idle | Standing::Registering | Standing::Refused | Standing::Withdrawing => {}
+            Standing::Idle | Standing::Registering | Standing::Refused => {}
         }
     }
 
@@ -123,14 +127,16 @@ impl Journal {
         }
     }
 
-    fn is_withdrawn(&mut self) {
+    fn is_withdrawn(&mut self, now: Instant) {
+        let took = self.leaving_since.take().map(|since| now.saturating_duration_since(since));
+        let took = took.unwrap_or_default();
         let (service, registry) = (&self.service, &self.registry);
         match self.trouble.take() {
             Some(Trouble { error, .. }) if error.recourse() != Recourse::Register && self.has_been_held => {
                 let expires_within = self.timeout.as_duration();
-                warn!(%service, registry, error = chain(&*error), ?expires_within, "cannot deregister");
+                warn!(%service, registry, error = chain(&*error), ?took, ?expires_within, "cannot deregister");
             }
-            _ => info!(%service, registry, "deregistered"),
+            _ => info!(%service, registry, ?took, "deregistered"),
         }
         self.has_been_held = false;
     }

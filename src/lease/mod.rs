@@ -38,7 +38,8 @@
 //! thousands of histories drawn from seeds, in which messages are lost, late, doubled and overtaken, registries
 //! restart, forget and refuse, rivals come, and the wrapper is stopped. Each rule, broken, breaks an invariant there.
 //!
-//! A service can be in several registries: a [`fleet`] is a lease for each, and how they stand together.
+//! A service can be in several registries: a [`fleet`] is a lease for each, and how they stand together. A
+//! [`view`] is what their readers see of it.
 
 mod backoff;
 mod clock;
@@ -46,6 +47,7 @@ pub mod driver;
 mod exchange;
 pub mod fleet;
 mod journal;
+pub mod view;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

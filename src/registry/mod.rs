@@ -138,6 +138,20 @@ pub trait Registry: Send + Sync {
     /// [`Error::NotFound`] when there is no such service.
     async fn service(&self, id: &ServiceId) -> Result<Service>;
 
+    /// Whether those who look services up are still shown this one. Once `instance` has taken it out, that can lag behind.
+    ///
+    /// Another instance that has taken the id since may be taken for it.
+    ///
+    /// # Errors
+    /// When that cannot be seen, which says nothing either way.
+    async fn shows(&self, registration: &Registration, _instance: InstanceId) -> Result<bool> {
+        match self.service(&registration.id).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The services alive, by id. Where the registry is out of reach, a backend may answer with what it last said,
     /// marked as [stale](Page::stale_since).
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>>;

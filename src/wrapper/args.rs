@@ -1,6 +1,7 @@
 //! The wrapper's command line: what may be typed, and what it means.
 
 mod address;
+mod drain;
 mod endpoint;
 mod interfaces;
 mod list;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use self::drain::DrainArguments;
 use self::endpoint::EndpointArguments;
 pub use self::settings::{Destination, Settings};
 use super::PROGRAM;
@@ -155,6 +157,9 @@ struct Arguments {
     #[arg(long, help_heading = "Signals and processes", env = "SERVICE_REGISTRY_STOP_TIMEOUT", value_name = "TIME", value_parser = command_line::span)]
     stop_timeout: Option<Duration>,
 
+    #[command(flatten)]
+    drain: DrainArguments,
+
     /// Give the command a process group of its own, and send signals to all of it
     ///
     /// For shell scripts, which do not pass signals on. On a terminal, the group is put into the foreground.
@@ -284,9 +289,9 @@ Examples:
 
 Stopping:
   SIGTERM, SIGINT and SIGQUIT ask for the end: the service leaves the registry first, then the command gets the
-  signal (at most 1 s later, and at once when the registry is known not to answer). Every other signal is passed on
-  as it comes. A command that ends by itself is left to expire, so that whoever watches sees a timeout. A command
-  that is still alive one --interval after a SIGINT is registered again.
+  signal (at most 1 s later, and at once when the registry is known not to answer; --drain has it wait on). Every
+  other signal is passed on as it comes. A command that ends by itself is left to expire, so that whoever watches
+  sees a timeout. A command that is still alive one --interval after a SIGINT is registered again.
 
 Exit status:
   the command's own; or the same signal, if one killed it (128+N as pid 1)

@@ -15,11 +15,13 @@ mod notify;
 mod reaper;
 mod signal_number;
 mod signals;
+mod stop;
 mod supervision;
 
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::runtime::Runtime;
@@ -32,7 +34,8 @@ pub use self::ending::Ending;
 use self::notify::{Notifier, Offer, Receiver};
 use self::reaper::Change;
 use self::signal_number::SignalNumber;
-use self::signals::{Blocked, Delivery, Notice, Signals};
+use self::signals::{Blocked, Delivery, Notice, Purpose, Signals};
+use self::stop::Stop;
 use self::supervision::{Effect, Event, Supervision};
 use crate::lease::driver::{Keeper, Task, Wish, keep, or_never};
 use crate::lease::fleet::{Fleet, Member};
@@ -40,6 +43,9 @@ use crate::lease::{BootClock, Standing};
 use crate::message::{Hint, chain, complain, report};
 use crate::model::InstanceId;
 use crate::registry;
+
+/// For how long at a time the service manager is asked to wait.
+const EXTENSION: Duration = Duration::from_secs(10);
 
 /// The name in our messages.
 pub const PROGRAM: &str = "service-registry-wrapper";
@@ -93,7 +99,7 @@ fn runtime(settings: &Settings) -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(if settings.registries.len() > 1 { 64 } else { 4 })
-        .thread_keep_alive(std::time::Duration::from_millis(1))
+        .thread_keep_alive(Duration::from_millis(1))
         .build()
 }
 
@@ -104,7 +110,8 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     };
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
-    let lease = Fleet::new(leases(settings), settings.require);
+    let tasks = tasks(settings);
+    let lease = Fleet::new(leases(settings, &tasks), settings.require);
     let supervision = Supervision::new(settings.stop_policy());
     let (manager, words) = match offer.map(Offer::accept).transpose() {
         Ok(Some((manager, words))) => (Some(manager), words),
@@ -118,7 +125,22 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let pid_file = settings.pid_file.clone();
     let following = None;
     let child = child.clone();
-    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier }.run().await
+    let (stop, grace, extend_at) = (Stop::default(), settings.stop_grace(), None);
+    let supervisor = Supervisor {
+        child,
+        pid_file,
+        following,
+        signals,
+        tasks,
+        lease,
+        supervision,
+        stop,
+        grace,
+        extend_at,
+        words,
+        notifier,
+    };
+    supervisor.run().await
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
@@ -144,22 +166,26 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -
     }
 }
 
-/// A lease for each registry, by its URL. To each other they are strangers: where two URLs lead to one registry after
-/// all, that is a conflict, and told.
-fn leases(settings: &Settings) -> Vec<(String, Keeper)> {
+/// What is to be kept in each registry.
+fn tasks(settings: &Settings) -> Vec<Task> {
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder = format!("pid {} on {}", std::process::id(), host.to_string_lossy());
-    let lease = |destination: &Destination| {
-        let task = Task {
-            registry: registry::connect(&destination.url, &destination.access),
-            registration: destination.registration.clone(),
-            instance: InstanceId::unique(),
-            holder: holder.clone(),
-            policy: settings.lease_policy(),
-        };
-        (destination.url.to_string(), keep(task, BootClock::new()))
+    let task = |destination: &Destination| Task {
+        registry: registry::connect(&destination.url, &destination.access),
+        registration: destination.registration.clone(),
+        instance: InstanceId::unique(),
+        holder: holder.clone(),
+        policy: settings.lease_policy(),
     };
-    settings.registries.iter().map(lease).collect()
+    settings.registries.iter().map(task).collect()
+}
+
+/// A lease for each registry, by its URL. To each other they are strangers: where two URLs lead to one registry after
+/// all, that is a conflict, and told.
+fn leases(settings: &Settings, tasks: &[Task]) -> Vec<(String, Keeper)> {
+    let urls = settings.registries.iter().map(|destination| destination.url.to_string());
+    let keepers = tasks.iter().map(|task| keep(task.clone(), BootClock::new()));
+    urls.zip(keepers).collect()
 }
 
 /// Says that a registration has just been refused, and what that means.
@@ -184,8 +210,14 @@ struct Supervisor {
     /// The search for it, once the child has ended.
     following: Option<Following>,
     signals: Signals,
+    tasks: Vec<Task>,
     lease: Fleet,
     supervision: Supervision,
+    stop: Stop,
+    /// How long the child may take to end once it was told to, as far as we know.
+    grace: Duration,
+    /// When the service manager has to be asked again to wait, while a drain goes on.
+    extend_at: Option<Instant>,
     /// What the child says to the service manager.
     words: Receiver,
     notifier: Notifier,
@@ -201,6 +233,7 @@ impl Supervisor {
                     return ending;
                 }
             }
+            self.keep_manager_waiting();
             let events = self.next().await;
             for event in events {
                 effects.extend(self.supervision.on(event, Instant::now()));
@@ -226,6 +259,8 @@ impl Supervisor {
                 vec![]
             }
             () = self.lease.changed() => vec![self.lease_event()],
+            () = self.stop.unlisted() => vec![Event::Unlisted],
+            () = or_never(self.extend_at.map(tokio::time::sleep_until)) => vec![],
             () = or_never(deadline.map(tokio::time::sleep_until)) => vec![Event::DeadlineReached],
         }
     }
@@ -274,6 +309,25 @@ impl Supervisor {
         Event::Lease(overview)
     }
 
+    /// A service manager has a limit of its own for a stop, which knows nothing of a drain: it is asked to wait on, a little
+    /// at a time, so that one that we do not come back to is killed all the same.
+    fn keep_manager_waiting(&mut self) {
+        let now = Instant::now();
+        match self.supervision.holds_until() {
+            Some(until) if self.extend_at.is_none_or(|at| at <= now) => {
+                self.extend_at = Some(now + EXTENSION / 4);
+                self.notifier.extend(EXTENSION);
+                self.notifier.drains_for(Some(until.saturating_duration_since(now)));
+            }
+            // From now on it is the child's time.
+            None if self.extend_at.take().is_some() => {
+                self.notifier.extend(self.grace);
+                self.notifier.drains_for(None);
+            }
+            Some(_) | None => {}
+        }
+    }
+
     /// Says where the service is left to expire because the registry has not answered in time.
     fn tell_of_those_left(&mut self) {
         let (_, leases) = self.lease.status();
@@ -292,11 +346,16 @@ impl Supervisor {
             Effect::Wish(wish) => {
                 if wish == Wish::Unlisted {
                     self.notifier.stopping();
+                } else {
+                    self.stop = Stop::default();
                 }
                 self.lease.wish(wish);
             }
             Effect::Abandon => self.lease.abandon(),
             Effect::Pass(signal) => {
+                if signal.purpose == Purpose::Stop {
+                    self.stop.told(signal.number);
+                }
                 match &mut self.following {
                     Some(following) => following.held.push(signal.clone()),
                     None => self.child.signal(&signal),
@@ -309,7 +368,14 @@ impl Supervisor {
             Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
+            Effect::Drain { until, ends } => {
+                self.stop.drain(until, ends, &self.tasks);
+                // It is known now for how long.
+                self.extend_at = None;
+            }
+            Effect::Drained(why) => self.stop.drained(why),
             Effect::End(ending) => {
+                self.stop.ended();
                 self.tell_of_those_left();
                 return Some(ending);
             }

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   Running ── asked to stop ──▶ Withdrawing ── deregistered, or 1 s ──▶ Stopping ── timeout ──▶ SIGKILL
+//!      │                              │     └──▶ Draining ── time is up, ──▲
+//!      │                              │               or unlisted, or asked again
 //!      │                              │ child ends
 //!      │ registration refused         ▼
 //!      ▼                           Leaving ── deregistered, or 1 s ──▶ (we end)
@@ -24,8 +26,9 @@ use crate::lease::fleet::{Overview, Require};
 
 /// How long a planned deregistration may hold up the signal that asked for it, and our end.
 const WITHDRAWAL_BUDGET: Duration = Duration::from_secs(1);
-/// How long a child has to end when we stop it because it could not be registered, unless it was given a time.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a child has to end when we stop it because it could not be registered, or a manager would not wait any longer,
+/// unless it was given a time.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// How long a child that has a time to end in still has after a second request.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 
@@ -51,8 +54,38 @@ pub(super) struct Policy {
     pub(super) stop_signal: SignalNumber,
     /// How long the child has to end once it was asked to, before it is killed. None: for ever.
     pub(super) stop_timeout: Option<Duration>,
+    /// How long the request to stop is held back once the service has left the registry. None: not at all.
+    pub(super) drain: Option<Drain>,
     /// Which process group it is in.
     pub(super) group: Group,
+}
+
+/// How a child goes on serving those who have looked it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drain {
+    /// For no longer than this.
+    pub(super) limit: Duration,
+    pub(super) ends: Ends,
+}
+
+/// When a drain is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// At its limit.
+    AtLimit,
+    /// As soon as registries do not show the service any more.
+    WhenUnlisted,
+}
+
+/// Why a drain was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// It has taken as long as it may.
+    AtLimit,
+    /// No registry shows the service any more.
+    Unlisted,
+    /// We were asked to stop once more.
+    AskedAgain,
 }
 
 /// What happened.
@@ -64,6 +97,8 @@ pub(super) enum Event {
     ChildContinued,
     ChildEnded(Ending),
     Lease(Overview),
+    /// No registry shows the service any more.
+    Unlisted,
     DeadlineReached,
 }
 
@@ -76,6 +111,12 @@ pub(super) enum Effect {
     Pass(Delivery),
     Kill,
     StopOurselves(i32),
+    /// The child is to serve on, at the longest until then.
+    Drain {
+        until: Instant,
+        ends: Ends,
+    },
+    Drained(Drained),
     End(Ending),
 }
 
@@ -83,6 +124,10 @@ pub(super) struct Supervision {
     policy: Policy,
     phase: Phase,
     lease: Overview,
+    /// Whether the service was ever listed: if not, nobody can have looked it up.
+    was_listed: bool,
+    /// Since when it is out of the registry.
+    out_since: Option<Instant>,
     job: Job,
 }
 
@@ -100,6 +145,11 @@ enum Phase {
     Running,
     /// The signals that ask for the end wait for the deregistration.
     Withdrawing {
+        held: Vec<Delivery>,
+        until: Instant,
+    },
+    /// They wait for those who may still send requests.
+    Draining {
         held: Vec<Delivery>,
         until: Instant,
     },
@@ -127,16 +177,29 @@ enum Phase {
 impl Supervision {
     pub(super) fn new(policy: Policy) -> Self {
         let lease = Overview::of(&[Standing::Idle], Require::All);
-        Self { policy, phase: Phase::Running, lease, job: Job::Running }
+        let (was_listed, out_since) = (false, None);
+        Self { policy, phase: Phase::Running, lease, was_listed, out_since, job: Job::Running }
+    }
+
+    /// Until when a drain may hold back what asked for the end, while it is held back: that takes longer than whoever
+    /// asked may have reckoned with.
+    pub(super) fn holds_until(&self) -> Option<Instant> {
+        let drain = self.policy.drain?;
+        match &self.phase {
+            Phase::Withdrawing { until, .. } if self.was_listed => Some(*until + drain.limit),
+            Phase::Draining { until, .. } => Some(*until),
+            _ => None,
+        }
     }
 
     /// When to come back with [`Event::DeadlineReached`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Running => None,
-            Phase::Withdrawing { until, .. } | Phase::Recalling { until } | Phase::Leaving { until, .. } => {
-                Some(*until)
-            }
+            Phase::Withdrawing { until, .. }
+            | Phase::Draining { until, .. }
+            | Phase::Recalling { until }
+            | Phase::Leaving { until, .. } => Some(*until),
             Phase::Stopping { reinstate_at, kill_at, .. } => kill_at.or(*reinstate_at),
             Phase::Aborting { kill_at } => *kill_at,
         }
@@ -158,6 +221,7 @@ impl Supervision {
             }
             Event::ChildEnded(ending) => self.child_ended(ending, now),
             Event::Lease(lease) => self.lease_is(lease, now),
+            Event::Unlisted => self.unlisted(now),
             Event::DeadlineReached => self.due(now),
         }
     }
@@ -185,6 +249,10 @@ impl Supervision {
             Phase::Withdrawing { mut held, until } => {
                 held.push(signal);
                 self.stopping(held, until, now)
+            }
+            Phase::Draining { mut held, .. } => {
+                held.push(signal);
+                self.drained(Drained::AskedAgain, held, now)
             }
             Phase::Stopping { leave_by, reinstate_at, kill_at } => {
                 let kill_at = kill_at.map(|kill_at| kill_at.min(now + IMPATIENCE));
@@ -222,8 +290,40 @@ impl Supervision {
             self.phase = Phase::Withdrawing { held: vec![signal], until };
         } else {
             let leave_by = if self.lease.answers { until } else { now };
-            effects.extend(self.stopping(vec![signal], leave_by, now));
+            effects.extend(self.withdrawn(vec![signal], leave_by, now));
         }
+        effects
+    }
+
+    /// The deregistration is over, or takes too long. A registry that is failing is no reason not to drain: those who
+    /// have looked the service up go on sending requests all the same.
+    fn withdrawn(&mut self, held: Vec<Delivery>, leave_by: Instant, now: Instant) -> Vec<Effect> {
+        // What was typed has reached the child already.
+        let can_wait = self.was_listed && held.iter().all(|signal| signal.origin == Origin::Process);
+        let drain = self.policy.drain.filter(|_| can_wait);
+        let drain = drain.map(|drain| (drain.ends, self.out_since.unwrap_or(now) + drain.limit));
+        match drain {
+            Some((ends, until)) if until > now => {
+                self.phase = Phase::Draining { held, until };
+                vec![Effect::Drain { until, ends }]
+            }
+            _ => self.stopping(held, leave_by, now),
+        }
+    }
+
+    fn unlisted(&mut self, now: Instant) -> Vec<Effect> {
+        match std::mem::replace(&mut self.phase, Phase::Running) {
+            Phase::Draining { held, .. } => self.drained(Drained::Unlisted, held, now),
+            phase => {
+                self.phase = phase;
+                vec![]
+            }
+        }
+    }
+
+    fn drained(&mut self, why: Drained, held: Vec<Delivery>, now: Instant) -> Vec<Effect> {
+        let mut effects = vec![Effect::Drained(why)];
+        effects.extend(self.stopping(held, now, now));
         effects
     }
 
@@ -243,7 +343,7 @@ impl Supervision {
                 self.phase = Phase::Leaving { ending, until: now + WITHDRAWAL_BUDGET };
                 return vec![Effect::Wish(Wish::Unlisted)];
             }
-            Phase::Running => now,
+            Phase::Running | Phase::Draining { .. } => now,
             Phase::Withdrawing { until, .. }
             | Phase::Stopping { leave_by: until, .. }
             | Phase::Leaving { until, .. } => until,
@@ -277,10 +377,12 @@ impl Supervision {
 
     fn lease_is(&mut self, lease: Overview, now: Instant) -> Vec<Effect> {
         self.lease = lease;
+        self.was_listed |= lease.holds;
+        self.out_since = self.is_out().then(|| self.out_since.unwrap_or(now));
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running if lease.standing == Standing::Refused => self.refused(now),
             Phase::Recalling { .. } if self.is_out() => self.abort(now),
-            Phase::Withdrawing { held, until } if self.is_out() => self.stopping(held, until, now),
+            Phase::Withdrawing { held, until } if self.is_out() => self.withdrawn(held, until, now),
             Phase::Leaving { ending, .. } if self.is_out() => vec![Effect::End(ending)],
             phase => {
                 self.phase = phase;
@@ -315,7 +417,8 @@ impl Supervision {
         }
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running => vec![],
-            Phase::Withdrawing { held, until } => self.stopping(held, until, now),
+            Phase::Withdrawing { held, until } => self.withdrawn(held, until, now),
+            Phase::Draining { held, .. } => self.drained(Drained::AtLimit, held, now),
             Phase::Recalling { .. } => self.abort(now),
             Phase::Stopping { leave_by, kill_at: Some(_), .. } => {
                 self.phase = Phase::Stopping { leave_by, reinstate_at: None, kill_at: None };

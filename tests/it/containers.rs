@@ -116,6 +116,28 @@ fn a_stop_is_graceful_and_leaves_the_registry_first() {
 }
 
 #[test]
+fn a_stop_has_to_allow_for_the_drain() {
+    let Some(host) = Host::debian("a_stop_has_to_allow_for_the_drain") else { return };
+    let output = host.script(
+        r#"command='trap "echo told; exit 4" TERM; while :; do sleep 0.1; done'
+        run --name web $in_root $wrapper --id=web-1 --drain=3s sh -c "$command" & container=$!
+        until_listed web-1
+        podman stop -t 10 web >/dev/null & stop=$!
+        for _ in $(seq 100); do raxsr services get web-1 >/dev/null 2>&1 || break; sleep 0.1; done; echo out
+        wait $stop $container; echo status $?
+        run --name hasty $in_root $wrapper --id=web-2 --drain=60s sh -c "$command" & container=$!
+        until_listed web-2
+        podman stop -t 1 hasty >/dev/null
+        wait $container; echo status $?"#
+            .replace("raxsr", RAXSR)
+            .as_str(),
+    );
+    let (out, err) = said(&output);
+    assert_eq!(out, "out\ntold\nstatus 4\nstatus 137\n", "{err}");
+    assert_eq!(host.place.events(), ["join web-1", "remove web-1", "join web-2", "remove web-2"]);
+}
+
+#[test]
 fn a_command_that_runs_out_of_memory_is_137() {
     let Some(host) = Host::debian("a_command_that_runs_out_of_memory_is_137") else { return };
     let output = host.script(

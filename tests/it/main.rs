@@ -14,6 +14,7 @@ mod consul;
 mod containers;
 mod daemons;
 mod doctor;
+mod drain;
 mod etcd;
 mod exit_codes;
 mod faults;

@@ -146,6 +146,25 @@ fn a_reload_is_answered_for_a_command_that_says_nothing() {
 }
 
 #[test]
+fn while_a_command_drains_its_manager_is_asked_to_wait_and_then_for_the_commands_own_time() {
+    let manager = Manager::new();
+    let script = "trap 'exit 4' TERM; while :; do sleep 0.05; done";
+    let options = ["--id=drains", "--notify=registered", "--drain=4s", "--stop-timeout=20"];
+    let mut wrapper = manager.start(&options, &["sh", "-c", script]);
+    manager.hears_until("READY=1");
+    wrapper.signal(Signal::SIGTERM);
+    let heard = manager.hears_until("EXTEND_TIMEOUT_USEC=22000000").concat();
+    assert_eq!(wrapper.wait().code(), Some(4));
+    let (before, after) = heard.split_once("STOPPING=1\n").unwrap();
+    assert!(!before.contains("EXTEND"), "{heard}");
+    // Once for the deregistration, and again before the time that was asked for is over.
+    assert!(after.matches("EXTEND_TIMEOUT_USEC=10000000\n").count() > 1, "{heard}");
+    assert!(after.contains("STATUS=draining, to be stopped in 4s at most\n"), "{heard}");
+    let heard = manager.hears();
+    assert!(heard.contains("STATUS=not registered"), "{heard}");
+}
+
+#[test]
 fn strangers_are_not_heard() {
     if !crate::support::is_root("strangers_are_not_heard") {
         return;

@@ -100,6 +100,41 @@ systemctl stop silent
 unit nobody notify "$wrapper --id=nobody-1 /bin/sleep 600" 'TimeoutStartSec=2'
 systemctl start nobody && failed "notify: nobody says it" started || passed "notify: nobody says it, and systemd gives up"
 
+# --- a drain that takes longer than systemd would wait, with time left for the command
+cat >/run/drained <<'SCRIPT'
+#!/bin/bash
+trap 'raxsr services get drain-1 >/dev/null 2>&1; echo "listed: $?" >>/run/drain.log; sleep 4; echo stopped >>/run/drain.log; exit 0' TERM
+while :; do sleep 0.05; done
+SCRIPT
+chmod +x /run/drained
+unit drain notify "$wrapper --id=drain-1 --notify=registered --drain=5s /run/drained" 'TimeoutStopSec=2'
+systemctl start drain
+systemctl stop --no-block drain
+check "drain: out of the registry first" unlisted drain-1
+check "drain: shown in the status" contains StatusText 'draining, to be stopped in'
+[ -e /run/drain.log ] && failed "drain: serves on" "$(cat /run/drain.log)" || passed "drain: serves on"
+check "drain: over" property ActiveState inactive
+check "drain: not killed" property Result success
+check "drain: the command had its own time" grep -q stopped /run/drain.log
+check "drain: unlisted before the signal" grep -q 'listed: 3' /run/drain.log
+unit deaf exec "$wrapper --id=deaf-1 --drain=60s /run/drained" 'TimeoutStopSec=2'
+systemctl start deaf
+check "drain: registered" listed deaf-1
+systemctl stop deaf
+check "drain: cannot ask for time without NotifyAccess" property Result timeout
+unit access exec "$wrapper --id=access-1 --drain=5s /bin/sleep 600" $'TimeoutStopSec=2\nNotifyAccess=main'
+systemctl start access
+check "drain: registered with NotifyAccess" listed access-1
+systemctl stop access
+check "drain: not killed with NotifyAccess" property Result success
+unit stuck notify "$wrapper --id=stuck-1 --notify=registered --drain=1s --stop-timeout=2s /run/stuck" 'TimeoutStopSec=1'
+printf '#!/bin/bash\ntrap "" TERM\nwhile :; do sleep 0.05; done\n' >/run/stuck
+chmod +x /run/stuck
+systemctl start stuck
+systemctl stop stuck
+check "drain: --stop-timeout counts from the signal, and kills" property ExecMainStatus 9
+check "drain: it is the wrapper that does so, not systemd" property Result signal
+
 # --- notify-reload, where systemd has it: from a command that reports its reload, and for one that does not
 if [ "$(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')" -ge 253 ]; then
     cat >/run/reporter <<'SCRIPT'

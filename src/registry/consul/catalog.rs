@@ -122,15 +122,33 @@ impl Client {
     async fn by_name(&self, agent: &Agent, names: &[&String]) -> Result<Vec<Instance>> {
         let mut all = Vec::new();
         for name in names {
-            let path = format!("/v1/health/service/{}?stale=", utf8_percent_encode(name, IN_PATH));
-            let found: Vec<Named> = self.read_at(agent, &Ask::get(path).in_datacenter()).await?;
-            all.extend(found.into_iter().map(|Named { node, service, checks }| Instance {
+            all.extend(self.of_name(agent, name, "?stale=").await?);
+        }
+        Ok(all)
+    }
+
+    /// Those of one name, as the leader of Consul's servers has them: nobody shows less than a moment ago.
+    pub(super) async fn named(&self, agent: &Agent, name: &str) -> Result<Vec<Instance>> {
+        self.of_name(agent, name, "").await
+    }
+
+    /// Whether we may read any node, without which all names are empty.
+    pub(super) async fn sees_nodes(&self, agent: &Agent) -> Result<bool> {
+        let nodes: Vec<Node> = self.read_at(agent, &catalog("nodes")).await?;
+        Ok(!nodes.is_empty())
+    }
+
+    async fn of_name(&self, agent: &Agent, name: &str, query: &str) -> Result<Vec<Instance>> {
+        let path = format!("/v1/health/service/{}{query}", utf8_percent_encode(name, IN_PATH));
+        let found: Vec<Named> = self.read_at(agent, &Ask::get(path).in_datacenter()).await?;
+        Ok(found
+            .into_iter()
+            .map(|Named { node, service, checks }| Instance {
                 node: node.node,
                 standing: Standing::of(&service, &checks),
                 entry: service,
-            }));
-        }
-        Ok(all)
+            })
+            .collect())
     }
 
     async fn by_node(&self, agent: &Agent, nodes: &[Node]) -> Result<Vec<Instance>> {

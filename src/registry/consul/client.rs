@@ -325,7 +325,7 @@ impl Client {
         Error::Unavailable { registry: self.url().to_owned(), source: cause.into() }
     }
 
-    fn unauthorized(&self, cause: HttpCause) -> Error {
+    pub(super) fn unauthorized(&self, cause: HttpCause) -> Error {
         Error::Unauthorized { registry: self.url().to_owned(), source: cause.into() }
     }
 

@@ -111,10 +111,9 @@ pub(super) fn definition(
     check: Check,
 ) -> Result<Value, model::Error> {
     let timeout = registration.heartbeat_timeout.as_secs();
-    let metadata = &registration.metadata;
     let mut definition = json!({
         "ID": registration.id,
-        "Name": metadata.get("name").unwrap_or(registration.id.as_str()),
+        "Name": name(registration),
         "Tags": registration.tags,
         "Address": address(registration).unwrap_or_default(),
         "Port": port(registration).unwrap_or_default(),
@@ -130,6 +129,11 @@ pub(super) fn definition(
         });
     }
     Ok(definition)
+}
+
+/// What consumers look for it as.
+pub(super) fn name(registration: &Registration) -> &str {
+    registration.metadata.get("name").unwrap_or(registration.id.as_str())
 }
 
 /// The token of an instance: it names its check, so that the check of one that was taken over is not there.

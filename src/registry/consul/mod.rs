@@ -221,6 +221,28 @@ impl Registry for Consul {
         Ok(Service { registration, last_seen: None })
     }
 
+    /// In the catalog, that is: the agent knows of its own deregistration before anybody else does.
+    async fn shows(&self, registration: &Registration, instance: InstanceId) -> Result<bool> {
+        let name = entry::name(registration);
+        let client = &self.client;
+        let found = client.at_an_agent(|agent| async move { client.named(&agent, name).await }).await?;
+        let is_ours = |found: &Instance| {
+            found.entry.id == registration.id.as_str()
+                && found.entry.holder().is_some_and(|holder| holder.instance == instance)
+        };
+        if found.iter().any(|found| is_ours(found) && found.standing == Standing::Alive) {
+            return Ok(true);
+        }
+        if client.token.is_given()
+            && !client.at_an_agent(|agent| async move { client.sees_nodes(&agent).await }).await?
+        {
+            // Consul leaves out what a token may not read, and says nothing about it.
+            let message = "the token may not read nodes".to_owned();
+            return Err(client.unauthorized(HttpCause::Denied { status: 403, message }));
+        }
+        Ok(false)
+    }
+
     async fn services(&self, query: &ServiceQuery) -> Result<Page<Service, ServiceId>> {
         let instances = self.instances(query.tag.as_ref().map(crate::model::Tag::as_str)).await?;
         let is_filtered = self.client.has_filtered();

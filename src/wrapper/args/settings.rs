@@ -21,7 +21,7 @@ use crate::wrapper::child::{Group, Launch};
 use crate::wrapper::environment::Changes;
 use crate::wrapper::notify::ReadyWhen;
 use crate::wrapper::signal_number::SignalNumber;
-use crate::wrapper::supervision::{self, Deregister};
+use crate::wrapper::supervision::{self, Deregister, Drain};
 
 /// What the wrapper is to do: valid, and free of how it was said.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub struct Settings {
     pub(in crate::wrapper) ready_when: ReadyWhen,
     stop_signal: SignalNumber,
     stop_timeout: Option<Duration>,
+    drain: Option<Drain>,
     on_conflict: OnConflict,
     deregister: Deregister,
     give_up_after: Option<NonZeroU32>,
@@ -61,6 +62,7 @@ impl Settings {
         if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
             return Err(Refusal::NotOurs);
         }
+        let drain = arguments.drain.drain(arguments.deregister)?;
         let mut warnings = Vec::new();
         let mut secret_variables = Vec::new();
         let mut targets = Vec::new();
@@ -104,6 +106,7 @@ impl Settings {
             ready_when: arguments.notify,
             stop_signal: arguments.stop_signal,
             stop_timeout: arguments.stop_timeout,
+            drain,
             on_conflict: match arguments.on_conflict {
                 Conflict::Wait => OnConflict::Wait,
                 Conflict::Replace => OnConflict::Replace,
@@ -130,8 +133,14 @@ impl Settings {
             reinstate_after,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
+            drain: self.drain,
             group: self.launch.group,
         }
+    }
+
+    /// How long a service manager has to wait for the command's end once that was told to stop, and a little.
+    pub(in crate::wrapper) fn stop_grace(&self) -> Duration {
+        self.stop_timeout.map_or(supervision::GRACE, |timeout| timeout.saturating_add(Duration::from_secs(2)))
     }
 
     /// Says what the command line has that is better not there.
@@ -159,6 +168,8 @@ pub(super) enum Refusal {
     Access(#[from] AccessError),
     #[error("--pid-file: a daemon cannot be followed with --orphans=leave")]
     NotOurs,
+    #[error("--{flag}: with --deregister=never the service does not leave the registry")]
+    NeverLeaves { flag: &'static str },
 }
 
 impl Hint for Refusal {
@@ -167,6 +178,7 @@ impl Hint for Refusal {
             Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
             Self::Address(error) => error.hint(),
             Self::Access(error) => error.hint(),
+            Self::NeverLeaves { .. } => Some("use --deregister=on-stop, or do without".to_owned()),
             Self::Value { .. } | Self::NotOurs => None,
         }
     }

@@ -6,6 +6,8 @@
 
 mod socket;
 
+use std::time::Duration;
+
 use tracing::{debug, warn};
 
 use self::socket::{Manager, Message};
@@ -60,6 +62,18 @@ impl Notifier {
         self.say(b"STOPPING=1\n", &Message::default());
     }
 
+    /// We are not to be killed before so much time has passed, whatever we were given to stop in.
+    pub(super) fn extend(&mut self, span: Duration) {
+        let text = format!("EXTEND_TIMEOUT_USEC={}\n", span.as_micros());
+        self.say(text.as_bytes(), &Message::default());
+    }
+
+    /// The child serves on for as long as this; none when that is over.
+    pub(super) fn drains_for(&mut self, left: Option<Duration>) {
+        let text = self.speech.drains_for(left);
+        self.say(&text, &Message::default());
+    }
+
     /// A request to reload was passed on.
     pub(super) fn reloaded(&mut self) {
         let text = self.speech.reloaded();
@@ -85,6 +99,8 @@ struct Speech {
     child_status: Option<Vec<u8>>,
     leases: Standing,
     lease: String,
+    /// Said in its place.
+    drain: Option<String>,
 }
 
 impl Speech {
@@ -96,6 +112,7 @@ impl Speech {
             child_status: None,
             leases: Standing::Idle,
             lease: String::new(),
+            drain: None,
         }
     }
 
@@ -150,8 +167,18 @@ impl Speech {
 
     fn status(&self) -> Vec<u8> {
         let child = self.child_status.as_deref().unwrap_or_default();
-        let between: &[u8] = if child.is_empty() || self.lease.is_empty() { b"" } else { b"; " };
-        [b"STATUS=", child, between, self.lease.as_bytes(), b"\n"].concat()
+        let ours = self.drain.as_ref().unwrap_or(&self.lease);
+        let between: &[u8] = if child.is_empty() || ours.is_empty() { b"" } else { b"; " };
+        [b"STATUS=", child, between, ours.as_bytes(), b"\n"].concat()
+    }
+
+    fn drains_for(&mut self, left: Option<Duration>) -> Vec<u8> {
+        let text = |left: Duration| {
+            let seconds = Duration::from_secs(left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+            format!("draining, to be stopped in {} at most", humantime::format_duration(seconds))
+        };
+        self.drain = left.map(text);
+        self.status()
     }
 
     /// `Type=notify-reload` waits for an answer to its signal: ours, from a child that does not speak.
@@ -249,6 +276,17 @@ mod tests {
         ] {
             assert_eq!(told(overall, &[member("a", a), member("b", b)]), expected);
         }
+    }
+
+    #[test]
+    fn a_drain_is_told_until_it_is_over() {
+        let mut speech = Speech::new(ReadyWhen::Child);
+        speech.lease_is(Standing::Held);
+        speech.relay(b"STATUS=7 clients");
+        let text = said(speech.drains_for(Some(Duration::from_millis(61_001))));
+        assert_eq!(text, "STATUS=7 clients; draining, to be stopped in 1m 2s at most\n");
+        assert_eq!(said(speech.lease_is(Standing::Withdrawn)), text);
+        assert_eq!(said(speech.drains_for(None)), "STATUS=7 clients; not registered\n");
     }
 
     #[test]
