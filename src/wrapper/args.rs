@@ -6,6 +6,7 @@ mod interfaces;
 mod list;
 mod presumed;
 mod settings;
+mod tombstone;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use clap::{Parser, ValueEnum};
 
 use self::endpoint::EndpointArguments;
 pub use self::settings::{Destination, Settings};
+use self::tombstone::TombstoneArguments;
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
 use super::notify::ReadyWhen;
@@ -126,6 +128,9 @@ struct Arguments {
         default_value = "on-stop"
     )]
     deregister: Deregister,
+
+    #[command(flatten)]
+    tombstone: TombstoneArguments,
 
     /// What to do when another live service has the id
     #[arg(

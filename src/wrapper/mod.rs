@@ -16,10 +16,12 @@ mod reaper;
 mod signal_number;
 mod signals;
 mod supervision;
+mod tombstone;
 
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use nix::unistd::Pid;
 use tokio::runtime::Runtime;
@@ -38,8 +40,8 @@ use crate::lease::driver::{Keeper, Task, Wish, keep, or_never};
 use crate::lease::fleet::{Fleet, Member};
 use crate::lease::{BootClock, Standing};
 use crate::message::{Hint, chain, complain, report};
-use crate::model::InstanceId;
-use crate::registry;
+use crate::model::{InstanceId, ServiceId};
+use crate::registry::{self, Registry};
 
 /// The name in our messages.
 pub const PROGRAM: &str = "service-registry-wrapper";
@@ -104,7 +106,9 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     };
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
-    let lease = Fleet::new(leases(settings), settings.require);
+    let began = Instant::now();
+    let registries = registries(settings);
+    let lease = Fleet::new(leases(settings, &registries), settings.require);
     let supervision = Supervision::new(settings.stop_policy());
     let (manager, words) = match offer.map(Offer::accept).transpose() {
         Ok(Some((manager, words))) => (Some(manager), words),
@@ -118,7 +122,8 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let pid_file = settings.pid_file.clone();
     let following = None;
     let child = child.clone();
-    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier }.run().await
+    let estate = Estate { service: settings.registration.id.clone(), began, registries, writing: None };
+    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier, estate }.run().await
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
@@ -144,14 +149,20 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -
     }
 }
 
+/// Every registry, in the order in which they were named.
+fn registries(settings: &Settings) -> Vec<Arc<dyn Registry>> {
+    let connect = |destination: &Destination| registry::connect(&destination.url, &destination.access);
+    settings.registries.iter().map(connect).collect()
+}
+
 /// A lease for each registry, by its URL. To each other they are strangers: where two URLs lead to one registry after
 /// all, that is a conflict, and told.
-fn leases(settings: &Settings) -> Vec<(String, Keeper)> {
+fn leases(settings: &Settings, registries: &[Arc<dyn Registry>]) -> Vec<(String, Keeper)> {
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder = format!("pid {} on {}", std::process::id(), host.to_string_lossy());
-    let lease = |destination: &Destination| {
+    let lease = |(destination, registry): (&Destination, &Arc<dyn Registry>)| {
         let task = Task {
-            registry: registry::connect(&destination.url, &destination.access),
+            registry: Arc::clone(registry),
             registration: destination.registration.clone(),
             instance: InstanceId::unique(),
             holder: holder.clone(),
@@ -159,7 +170,7 @@ fn leases(settings: &Settings) -> Vec<(String, Keeper)> {
         };
         (destination.url.to_string(), keep(task, BootClock::new()))
     };
-    settings.registries.iter().map(lease).collect()
+    settings.registries.iter().zip(registries).map(lease).collect()
 }
 
 /// Says that a registration has just been refused, and what that means.
@@ -189,6 +200,16 @@ struct Supervisor {
     /// What the child says to the service manager.
     words: Receiver,
     notifier: Notifier,
+    estate: Estate,
+}
+
+/// What it takes to leave word of the child's end.
+struct Estate {
+    service: ServiceId,
+    began: Instant,
+    /// As the leases are ordered.
+    registries: Vec<Arc<dyn Registry>>,
+    writing: Option<tombstone::Writing>,
 }
 
 impl Supervisor {
@@ -224,6 +245,10 @@ impl Supervisor {
             words = self.words.next(self.child.pid) => {
                 self.notifier.heard(&words);
                 vec![]
+            }
+            () = or_never(self.estate.writing.as_mut()) => {
+                self.estate.writing = None;
+                vec![Event::Entombed]
             }
             () = self.lease.changed() => vec![self.lease_event()],
             () = or_never(deadline.map(tokio::time::sleep_until)) => vec![Event::DeadlineReached],
@@ -274,6 +299,15 @@ impl Supervisor {
         Event::Lease(overview)
     }
 
+    /// Leaves word of the end where the service is listed.
+    fn entomb(&mut self, ending: Ending) {
+        let (_, leases) = self.lease.status();
+        let Estate { service, began, registries, writing } = &mut self.estate;
+        let held = leases.iter().zip(registries).filter(|(lease, _)| lease.standing == Standing::Held);
+        let held = held.map(|(_, registry)| Arc::clone(registry));
+        *writing = Some(tombstone::write(service, ending, *began, held));
+    }
+
     /// Says where the service is left to expire because the registry has not answered in time.
     fn tell_of_those_left(&mut self) {
         let (_, leases) = self.lease.status();
@@ -308,7 +342,11 @@ impl Supervisor {
             Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
+            Effect::Entomb(ending) => self.entomb(ending),
             Effect::End(ending) => {
+                if self.estate.writing.is_some() {
+                    warn!("no answer in time: the entry may not say how the command has ended");
+                }
                 self.tell_of_those_left();
                 return Some(ending);
             }

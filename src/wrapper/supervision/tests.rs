@@ -16,6 +16,7 @@ impl Scene {
     fn new(deregister: Deregister) -> Self {
         Self::with(Policy {
             deregister,
+            legacy: Legacy::Entry,
             reinstate_after: TIMEOUT,
             stop_signal: SignalNumber::TERM,
             stop_timeout: None,
@@ -334,4 +335,43 @@ fn what_continued_both_of_us_is_not_sent_again() {
     assert_eq!(scene.sent(Signal::SIGCONT), [passed(Signal::SIGCONT)]);
     scene.on(Event::ChildContinued);
     assert_eq!(scene.sent(Signal::SIGCONT), [passed(Signal::SIGCONT)]);
+}
+
+#[test]
+fn a_child_that_ends_by_itself_has_word_left_of_it() {
+    for deregister in [Deregister::OnStop, Deregister::Never] {
+        let mut scene = entombing(deregister);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::Entomb(EXITED)]);
+        assert_eq!(scene.on(Event::Entombed), [Effect::End(EXITED)]);
+    }
+}
+
+#[test]
+fn word_of_an_end_waits_for_no_registry() {
+    let mut scene = entombing(Deregister::OnStop);
+    let ended_at = scene.now;
+    scene.on(Event::ChildEnded(EXITED));
+    assert_eq!(scene.at_deadline(), [Effect::End(EXITED)]);
+    assert_eq!(scene.now - ended_at, BUDGET);
+    let mut scene = entombing(Deregister::OnStop);
+    scene.on(Event::ChildEnded(EXITED));
+    assert_eq!(scene.sent(Signal::SIGTERM), [Effect::End(EXITED)]);
+    let mut scene = entombing(Deregister::OnStop);
+    scene.lease(Standing::Failing);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+}
+
+#[test]
+fn no_word_is_left_of_a_planned_end() {
+    let mut scene = entombing(Deregister::Never);
+    scene.sent(Signal::SIGTERM);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    let mut scene = entombing(Deregister::Always);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [UNLISTED]);
+}
+
+fn entombing(deregister: Deregister) -> Scene {
+    let mut policy = Scene::new(deregister).supervision.policy;
+    policy.legacy = Legacy::Tombstone;
+    Scene::with(policy)
 }
