@@ -39,7 +39,9 @@ pub(super) async fn drain(drain: Drain, registry: &dyn Registry) -> Result<(), E
     let was_there = match take_out(registry, &service).await {
         Ok(was_there) => was_there,
         Err(error) => {
-            note(&format!("{service} is drained, but may still be registered: it stays out once it is taken out"));
+            note(&format!(
+                "{service} is drained, but may still be registered: it stays out once it is taken out"
+            ));
             return Err(error);
         }
     };
@@ -88,7 +90,9 @@ pub(super) async fn undrain(which: Which, registry: &dyn Registry) -> Result<(),
         }
         Err(error) => return Err(error.into()),
     }
-    print(&format!("Service \"{service}\" is not drained any more: if its wrapper runs, it registers it soon\n"))?;
+    print(&format!(
+        "Service \"{service}\" is not drained any more: a wrapper registers it within a third of its interval\n"
+    ))?;
     Ok(())
 }
 

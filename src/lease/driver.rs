@@ -195,7 +195,8 @@ impl<C: Clock, L: Decide> Driver<C, L> {
 
     fn send(&mut self, request: Request, now: Instant) {
         let timeout = request.timeout;
-        let answer = Box::pin(call(self.task.clone(), request, self.drained.clone()));
+        let answer =
+            Box::pin(call(self.task.clone(), Arc::clone(&self.clock), request, self.drained.clone()));
         self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });
     }
 
@@ -259,7 +260,7 @@ pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
 }
 
 /// `drained` is what the registry said last, if that kept the service out.
-async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer {
+async fn call<C: Clock>(task: Task, clock: Arc<C>, request: Request, drained: Option<Drained>) -> Answer {
     let Task { registry, registration, instance, holder, .. } = task;
     if request.credentials == Credentials::Renewed {
         registry.renew_credentials().await?;
@@ -267,7 +268,8 @@ async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer 
     match request.call {
         Call::Register(if_taken) => {
             // Time enough is left to register.
-            if let Some(drained) = look(&*registry, &registration.id, drained, request.timeout / 2).await {
+            let longest = request.timeout / 2;
+            if let Some(drained) = look(&*registry, &*clock, &registration.id, drained, longest).await {
                 return Ok(Event::Drained(drained));
             }
             let claim = Claim { instance, holder, if_taken };
@@ -288,14 +290,19 @@ async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer 
 /// its outage.
 async fn look(
     registry: &dyn Registry,
+    clock: &impl Clock,
     service: &ServiceId,
     before: Option<Drained>,
     longest: Duration,
 ) -> Option<Drained> {
-    let answer = tokio::time::timeout(longest, registry::drained(registry, service)).await;
-    let timed_out =
-        || Error::Unavailable { registry: registry.url().to_owned(), source: Cause::TimedOut(longest) };
-    match answer.unwrap_or_else(|_| Err(timed_out())) {
+    let answer = tokio::select! {
+        biased;
+        answer = registry::drained(registry, service) => answer,
+        () = clock.sleep_until(clock.now() + longest) => {
+            Err(Error::Unavailable { registry: registry.url().to_owned(), source: Cause::TimedOut(longest) })
+        }
+    };
+    match answer {
         Ok(drained) => drained,
         Err(error) => {
             let registry = registry.url();

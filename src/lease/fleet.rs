@@ -71,10 +71,7 @@ fn rank(standing: Standing) -> u8 {
 
 /// Whether the registry was all right when last heard of.
 fn answers(standing: Standing) -> bool {
-    matches!(
-        standing,
-        Standing::Held | Standing::Registering | Standing::Drained | Standing::Withdrawing
-    )
+    matches!(standing, Standing::Held | Standing::Registering | Standing::Drained | Standing::Withdrawing)
 }
 
 /// How one of several leases stands, and where.

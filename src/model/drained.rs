@@ -56,11 +56,9 @@ impl Drained {
         let name = value.id.as_str().strip_prefix(Self::NAMESPACE)?.strip_prefix('/')?;
         let service = ServiceId::new(name).ok()?;
         let text = value.value();
-        let note = serde_json::from_str(text).unwrap_or_else(|_| Note {
-            reason: Some(text.to_owned()),
-            since: None,
-            by: None,
-        });
+        // A list would do as well, for serde.
+        let note = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+        let note = note.unwrap_or_else(|| Note { reason: Some(text.to_owned()), since: None, by: None });
         let since = note.since.and_then(|since| humantime::parse_rfc3339(&since).ok()).map(Timestamp::from);
         Some(Self { service, reason: note.reason, since, by: note.by })
     }

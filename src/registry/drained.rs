@@ -9,7 +9,7 @@ use crate::model::{Drained, ServiceId};
 /// When the registry cannot say: it keeps no configuration, we may not read it, or it does not answer.
 pub async fn drained(registry: &dyn Registry, service: &ServiceId) -> Result<Option<Drained>> {
     match registry.configuration()?.value(&Drained::key(service)).await {
-        Ok(value) => Ok(Drained::read(&value)),
+        Ok(value) => Ok(Drained::read(&value).filter(|drained| drained.service == *service)),
         Err(Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -123,7 +123,9 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let following = None;
     let child = child.clone();
     let estate = Estate { service: settings.registration.id.clone(), began, registries, writing: None };
-    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier, estate }.run().await
+    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier, estate }
+        .run()
+        .await
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed

@@ -60,7 +60,8 @@ fn inscription(ending: Ending, uptime: Duration, at: Timestamp) -> Vec<Pair> {
         Ending::Signal(number) => ("signal", signal_name(number)),
     };
     let seconds = Duration::from_secs(uptime.as_secs());
-    let uptime = if seconds.is_zero() { Duration::from_millis(uptime.subsec_millis().into()) } else { seconds };
+    let uptime =
+        if seconds.is_zero() { Duration::from_millis(uptime.subsec_millis().into()) } else { seconds };
     let uptime = humantime::format_duration(uptime).to_string();
     let pairs = [(key, value), ("ended_at", at.to_string()), ("uptime", uptime)];
     pairs.map(|(key, value)| (key.to_owned(), value)).to_vec()
