@@ -269,7 +269,7 @@ async fn call<C: Clock>(task: Task, clock: Arc<C>, request: Request, drained: Op
         Call::Register(if_taken) => {
             // Time enough is left to register.
             let longest = request.timeout / 2;
-            if let Some(drained) = look(&*registry, &*clock, &registration.id, drained, longest).await {
+            if let Some(drained) = look(&*registry, &*clock, &registration.id, drained, longest).await? {
                 return Ok(Event::Drained(drained));
             }
             let claim = Claim { instance, holder, if_taken };
@@ -288,13 +288,16 @@ async fn call<C: Clock>(task: Task, clock: Arc<C>, request: Request, drained: Op
 
 /// Whether somebody keeps the service out. A registry that does not say keeps nobody out; but what it said `before` outlasts
 /// its outage.
+///
+/// # Errors
+/// When we cannot log in: then we cannot register either, and need not try the login once more.
 async fn look(
     registry: &dyn Registry,
     clock: &impl Clock,
     service: &ServiceId,
     before: Option<Drained>,
     longest: Duration,
-) -> Option<Drained> {
+) -> registry::Result<Option<Drained>> {
     let answer = tokio::select! {
         biased;
         answer = registry::drained(registry, service) => answer,
@@ -302,14 +305,19 @@ async fn look(
             Err(Error::Unavailable { registry: registry.url().to_owned(), source: Cause::TimedOut(longest) })
         }
     };
-    match answer {
-        Ok(drained) => drained,
-        Err(error) => {
-            let registry = registry.url();
-            debug!(%service, registry, error = chain(&error), "cannot tell whether the service is drained");
-            before.filter(|_| error.recourse() == Recourse::Retry)
-        }
+    let error = match answer {
+        Ok(drained) => return Ok(drained),
+        Err(error) => error,
+    };
+    if before.is_some() && error.recourse() == Recourse::Retry {
+        return Ok(before);
     }
+    if error.is_of_login() {
+        return Err(error);
+    }
+    let registry = registry.url();
+    debug!(%service, registry, error = chain(&error), "cannot tell whether the service is drained");
+    Ok(None)
 }
 
 /// Different for every life of every wrapper: what they do at random they do apart.
