@@ -337,7 +337,8 @@ impl Lease {
                 state.taken_since = None;
                 self.may_be_in_step = true;
                 state.failures += 1;
-                self.may_be_listed = true;
+                // Whoever is not let in has registered nothing.
+                self.may_be_listed |= recourse != Recourse::Authenticate;
                 state.credentials_renewed = false;
                 state.backoff.next(&mut self.rng)
             }

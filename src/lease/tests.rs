@@ -532,3 +532,13 @@ fn who_is_drained_leaves_at_once() {
     scene.on(drained());
     assert!(is_deregistration(&scene.on(Event::Withdraw)));
 }
+
+#[test]
+fn who_was_not_let_in_has_nothing_to_take_out() {
+    let mut scene = Scene::new(policy());
+    scene.on(Event::Enlist);
+    assert!(is_registration(&scene.fails(Recourse::Authenticate)));
+    assert_eq!(scene.fails(Recourse::Authenticate), Action::Wait);
+    assert_eq!(scene.on(Event::Withdraw), Action::Wait);
+    assert_eq!(scene.lease.standing(), Standing::Withdrawn);
+}
