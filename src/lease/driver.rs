@@ -195,8 +195,7 @@ impl<C: Clock, L: Decide> Driver<C, L> {
 
     fn send(&mut self, request: Request, now: Instant) {
         let timeout = request.timeout;
-        let answer =
-            Box::pin(call(self.task.clone(), Arc::clone(&self.clock), request, self.drained.clone()));
+        let answer = Box::pin(call(self.task.clone(), request, self.drained.clone()));
         self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });
     }
 
@@ -260,7 +259,7 @@ pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
 }
 
 /// `drained` is what the registry said last, if that kept the service out.
-async fn call<C: Clock>(task: Task, clock: Arc<C>, request: Request, drained: Option<Drained>) -> Answer {
+async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer {
     let Task { registry, registration, instance, holder, .. } = task;
     if request.credentials == Credentials::Renewed {
         registry.renew_credentials().await?;
@@ -269,7 +268,7 @@ async fn call<C: Clock>(task: Task, clock: Arc<C>, request: Request, drained: Op
         Call::Register(if_taken) => {
             // Time enough is left to register.
             let longest = request.timeout / 2;
-            if let Some(drained) = look(&*registry, &*clock, &registration.id, drained, longest).await? {
+            if let Some(drained) = look(&*registry, &registration.id, drained, longest).await? {
                 return Ok(Event::Drained(drained));
             }
             let claim = Claim { instance, holder, if_taken };
@@ -293,7 +292,6 @@ async fn call<C: Clock>(task: Task, clock: Arc<C>, request: Request, drained: Op
 /// When we cannot log in: then we cannot register either, and need not try the login once more.
 async fn look(
     registry: &dyn Registry,
-    clock: &impl Clock,
     service: &ServiceId,
     before: Option<Drained>,
     longest: Duration,
@@ -301,7 +299,8 @@ async fn look(
     let answer = tokio::select! {
         biased;
         answer = registry::drained(registry, service) => answer,
-        () = clock.sleep_until(clock.now() + longest) => {
+        // The clock's own timer is the request's.
+        () = async { tokio::time::sleep(longest).await } => {
             Err(Error::Unavailable { registry: registry.url().to_owned(), source: Cause::TimedOut(longest) })
         }
     };
