@@ -8,7 +8,7 @@ use super::serve;
 use super::{PROGRAM, doctor, follow};
 use crate::command_line::AccessError;
 use crate::message::Hint;
-use crate::model::{self, ConfigurationId, Tag};
+use crate::model::{self, ConfigurationId, ServiceId, Tag};
 use crate::registry;
 
 /// Exit statuses.
@@ -49,6 +49,10 @@ pub(super) enum Error {
     NoSuchFormat { format: String, what: &'static str, formats: &'static str },
     #[error("no command `{0}`")]
     NoSuchCommand(String),
+    #[error("service `{0}` is not drained")]
+    NotDrained(ServiceId),
+    #[error("service `{0}` is still listed: something registers it again and again")]
+    StillListed(ServiceId),
     #[error("`{wanted}` has no address")]
     NoAddress { wanted: String },
     #[error("{found} of {min} services tagged `{}` after {}", .tag.as_str(), humantime::format_duration(*.timeout))]
@@ -77,6 +81,10 @@ impl Hint for Error {
             Self::NoAddress { .. } => {
                 Some("a service tells its address in its metadata: --metadata=host=HOST,port=PORT".to_owned())
             }
+            Self::NotDrained(_) => Some(format!("`{PROGRAM} services drained` lists those that are")),
+            Self::StillListed(_) => {
+                Some("see what it is: a wrapper of an earlier version knows nothing of draining".to_owned())
+            }
             Self::Import { .. } => Some("it is written like what `configuration export` writes".to_owned()),
             Self::Missing(_) | Self::Twice(_) | Self::NoSuchCommand(_) => {
                 Some(format!("see {PROGRAM} --help"))
@@ -92,10 +100,12 @@ impl Error {
         ExitCode::from(match self {
             // Whoever reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Registry(registry::Error::NotFound { .. }) | Self::NoAddress { .. } => NOT_FOUND,
+            Self::Registry(registry::Error::NotFound { .. })
+            | Self::NoAddress { .. }
+            | Self::NotDrained(_) => NOT_FOUND,
             Self::Access(_) | Self::Follow(follow::Error::Html | follow::Error::NoLog { .. }) => USAGE,
             Self::Registry(_) | Self::Unwell(_) | Self::Output(_) | Self::WaitedInVain { .. } => REFUSED,
-            Self::Follow(_) => REFUSED,
+            Self::Follow(_) | Self::StillListed(_) => REFUSED,
             Self::Value(_) | Self::Missing(_) | Self::Twice(_) | Self::File { .. } | Self::Import { .. } => {
                 USAGE
             }

@@ -6,6 +6,7 @@
 mod account;
 mod configuration;
 mod doctor;
+mod drain;
 mod error;
 mod events;
 mod follow;

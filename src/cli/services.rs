@@ -3,13 +3,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::drain::{self, Drain};
 use super::output::{Cell, Extent, Output, Row};
 use super::part::Part;
 use super::resolve::{self, Resolve};
 use super::wait::{self, Wait};
 use super::{Error, warn};
 use crate::model::{Page, Registration, Service, ServiceId, Tag, Timestamp};
-use crate::registry::{Owner, Registry, ServiceQuery};
+use crate::registry::{self, Owner, Registry, ServiceQuery};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
@@ -19,8 +20,20 @@ pub(super) enum Action {
     Get(Which),
     /// Take a service out of the registry
     ///
-    /// If its wrapper still runs, it registers the service again at its next heartbeat.
+    /// If its wrapper still runs, it registers the service again at its next heartbeat: see `drain`.
     Remove(Which),
+    /// Take a service out of the registry for maintenance, and keep it out
+    ///
+    /// Its command runs on. Its wrapper does not register it again until `undrain`, nor does one that is started in the
+    /// meantime. It need not be registered. That it is drained is the configuration value
+    /// /service-registry/drained/ID; a wrapper that may not read it registers all the same.
+    Drain(Drain),
+    /// Let a drained service in again
+    ///
+    /// Its wrapper registers it within a third of its --interval.
+    Undrain(Which),
+    /// List the services that are drained, and why
+    Drained,
     /// Wait until so many services with a tag are there, then run a command
     ///
     /// For start scripts: raxsr services wait --tag=db --min=2 --timeout=30s -- ./start-app
@@ -52,7 +65,7 @@ pub(super) struct Which {
 }
 
 impl Which {
-    fn id(self) -> Option<ServiceId> {
+    pub(super) fn id(self) -> Option<ServiceId> {
         self.positional.or(self.id)
     }
 }
@@ -71,7 +84,11 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
         }
         Action::Get(which) => {
             if let Some(id) = which.id() {
-                output.item(&registry.service(&id).await?)?;
+                let service = registry.service(&id).await;
+                if let Err(registry::Error::NotFound { .. }) = service {
+                    drain::explain(registry, &id).await;
+                }
+                output.item(&service?)?;
             }
         }
         Action::Remove(which) => {
@@ -79,6 +96,9 @@ pub(super) async fn run(action: Action, registry: &dyn Registry, output: &Output
                 registry.deregister(&id, Owner::Anyone).await?;
             }
         }
+        Action::Drain(drain) => drain::drain(drain, registry).await?,
+        Action::Undrain(which) => drain::undrain(which, registry).await?,
+        Action::Drained => drain::list(registry, output).await?,
         Action::Wait(wait) => wait::run(wait, registry).await?,
         Action::Resolve(resolve) => resolve::run(resolve, registry, output).await?,
     }

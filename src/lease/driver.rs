@@ -8,11 +8,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::journal::Journal;
 use super::{Action, Call, Clock, Credentials, Event, Lease, Policy, Request, Standing};
-use crate::model::{InstanceId, Registration};
-use crate::registry::{Cause, Claim, Error, Owner, Registry};
+use crate::message::chain;
+use crate::model::{Drained, InstanceId, Registration, ServiceId};
+use crate::registry::{self, Cause, Claim, Error, Owner, Recourse, Registry};
 
 /// What is to be kept registered, where, and how.
 #[derive(Clone)]
@@ -140,6 +142,8 @@ pub(super) struct Driver<C, L> {
     statuses: watch::Sender<Status>,
     lease: L,
     journal: Journal,
+    /// What the last look said, if that kept the service out.
+    drained: Option<Drained>,
     under_way: Option<UnderWay>,
 }
 
@@ -161,7 +165,7 @@ impl<C: Clock, L: Decide> Driver<C, L> {
     ) -> Self {
         wishes.mark_changed();
         let journal = Journal::new(&task.registration, task.registry.url());
-        Self { task, clock, wishes, statuses, lease, journal, under_way: None }
+        Self { task, clock, wishes, statuses, lease, journal, drained: None, under_way: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -170,8 +174,17 @@ impl<C: Clock, L: Decide> Driver<C, L> {
             if event == Event::DeadlineReached {
                 self.journal.woke(self.lease.deadline(), now);
             }
-            if matches!(event, Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered) {
-                self.journal.succeeded(&event);
+            match &event {
+                Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered => {
+                    self.drained = None;
+                    self.journal.succeeded(&event);
+                }
+                Event::Drained(drained) => {
+                    self.drained = Some(drained.clone());
+                    self.journal.drained(drained, now);
+                }
+                Event::Failed(_) => self.drained = None,
+                Event::Enlist | Event::Withdraw | Event::DeadlineReached => {}
             }
             if let Action::Send(request) = self.lease.on(event, now) {
                 self.send(request, now);
@@ -182,7 +195,7 @@ impl<C: Clock, L: Decide> Driver<C, L> {
 
     fn send(&mut self, request: Request, now: Instant) {
         let timeout = request.timeout;
-        let answer = Box::pin(call(self.task.clone(), request));
+        let answer = Box::pin(call(self.task.clone(), request, self.drained.clone()));
         self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });
     }
 
@@ -245,13 +258,19 @@ pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
     }
 }
 
-async fn call(task: Task, request: Request) -> Answer {
+/// `drained` is what the registry said last, if that kept the service out.
+async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer {
     let Task { registry, registration, instance, holder, .. } = task;
     if request.credentials == Credentials::Renewed {
         registry.renew_credentials().await?;
     }
     match request.call {
         Call::Register(if_taken) => {
+            // Time enough is left to register.
+            let longest = request.timeout / 2;
+            if let Some(drained) = look(&*registry, &registration.id, drained, longest).await? {
+                return Ok(Event::Drained(drained));
+            }
             let claim = Claim { instance, holder, if_taken };
             registry.register(&registration, &claim).await.map(Event::Registered)
         }
@@ -264,6 +283,40 @@ async fn call(task: Task, request: Request) -> Answer {
             registry.deregister(&registration.id, ours).await.map(|()| Event::Deregistered)
         }
     }
+}
+
+/// Whether somebody keeps the service out. A registry that does not say keeps nobody out; but what it said `before` outlasts
+/// its outage.
+///
+/// # Errors
+/// When we cannot log in: then we cannot register either, and need not try the login once more.
+async fn look(
+    registry: &dyn Registry,
+    service: &ServiceId,
+    before: Option<Drained>,
+    longest: Duration,
+) -> registry::Result<Option<Drained>> {
+    let answer = tokio::select! {
+        biased;
+        answer = registry::drained(registry, service) => answer,
+        // The clock's own timer is the request's.
+        () = async { tokio::time::sleep(longest).await } => {
+            Err(Error::Unavailable { registry: registry.url().to_owned(), source: Cause::TimedOut(longest) })
+        }
+    };
+    let error = match answer {
+        Ok(drained) => return Ok(drained),
+        Err(error) => error,
+    };
+    if before.is_some() && error.recourse() == Recourse::Retry {
+        return Ok(before);
+    }
+    if error.is_of_login() {
+        return Err(error);
+    }
+    let registry = registry.url();
+    debug!(%service, registry, error = chain(&error), "cannot tell whether the service is drained");
+    Ok(None)
 }
 
 /// Different for every life of every wrapper: what they do at random they do apart.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::Token;
+use crate::model::{Drained, Token};
 use crate::registry::{IfTaken, Recourse};
 
 /// What happened.
@@ -20,6 +20,8 @@ pub enum Event {
     HeartbeatAccepted(Token),
     /// The deregistration succeeded.
     Deregistered,
+    /// The registration was not sent: somebody keeps the service out.
+    Drained(Drained),
     /// The request that was under way failed; a failure can be of use.
     Failed(Recourse),
 }
@@ -73,6 +75,8 @@ pub enum Standing {
     Registering,
     /// Somebody else holds our id.
     Waiting,
+    /// Somebody keeps the service out, for maintenance.
+    Drained,
     /// We are listed.
     Held,
     /// We are, or want to be, listed, and the last answer was a failure.

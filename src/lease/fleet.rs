@@ -71,13 +71,15 @@ fn rank(standing: Standing) -> u8 {
         Standing::Withdrawing => 4,
         Standing::Idle => 5,
         Standing::Registering => 6,
-        Standing::Held => 7,
+        // As it is to be: for nobody a reason to worry, or to wait.
+        Standing::Drained => 7,
+        Standing::Held => 8,
     }
 }
 
 /// Whether the registry was all right when last heard of.
 fn answers(standing: Standing) -> bool {
-    matches!(standing, Standing::Held | Standing::Registering | Standing::Withdrawing)
+    matches!(standing, Standing::Held | Standing::Registering | Standing::Drained | Standing::Withdrawing)
 }
 
 /// Likewise; or whether it is quick to fail. It may be back by now, which the next try would show; and where it is not,
@@ -186,10 +188,11 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Standing; 8] = [
+    const ALL: [Standing; 9] = [
         Standing::Idle,
         Standing::Registering,
         Standing::Waiting,
+        Standing::Drained,
         Standing::Held,
         Standing::Failing,
         Standing::Refused,
@@ -203,8 +206,11 @@ mod tests {
 
     #[test]
     fn registered_is_in_all_of_them_or_in_any() {
-        use Standing::{Failing, Held, Registering, Waiting};
+        use Standing::{Drained, Failing, Held, Registering, Waiting};
         for (standings, all, any) in [
+            ([Drained, Held], Drained, Held),
+            ([Drained, Registering], Registering, Drained),
+            ([Drained, Failing], Failing, Drained),
             ([Held, Held], Held, Held),
             ([Held, Registering], Registering, Held),
             ([Failing, Held], Failing, Held),

@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::{Event, Standing};
 use crate::message::{Hint, chain};
-use crate::model::{HeartbeatTimeout, Registration, ServiceId};
+use crate::model::{Drained, HeartbeatTimeout, Registration, ServiceId, printable};
 use crate::registry::{Error, Recourse};
 
 pub(super) struct Journal {
@@ -19,6 +19,8 @@ pub(super) struct Journal {
     trouble: Option<Trouble>,
     /// The trouble that the last success ended.
     overcome: Option<Trouble>,
+    /// Since when somebody keeps the service out, and what there is to say of it.
+    drained: Option<(Instant, Drained)>,
     regained: Regained,
     has_been_held: bool,
     /// When the last deregistration began.
@@ -46,6 +48,7 @@ impl Journal {
             standing: Standing::Idle,
             trouble: None,
             overcome: None,
+            drained: None,
             regained: Regained::Registered,
             has_been_held: false,
             leaving_since: None,
@@ -74,6 +77,13 @@ impl Journal {
         };
     }
 
+    /// Somebody keeps the service out.
+    pub(super) fn drained(&mut self, drained: &Drained, now: Instant) {
+        self.trouble = None;
+        let since = self.drained.as_ref().map_or(now, |(since, _)| *since);
+        self.drained = Some((since, drained.clone()));
+    }
+
     /// The lease woke up for what was due at `deadline`.
     pub(super) fn woke(&self, deadline: Option<Instant>, now: Instant) {
         let late = deadline.map(|deadline| now.saturating_duration_since(deadline)).unwrap_or_default();
@@ -92,13 +102,20 @@ impl Journal {
             Standing::Withdrawing => self.leaving_since = Some(now),
             Standing::Withdrawn => self.is_withdrawn(now),
             Standing::Failing | Standing::Waiting => self.is_in_trouble(),
+            Standing::Drained => self.is_drained(),
             Standing::Idle | Standing::Registering | Standing::Refused => {}
         }
     }
 
     fn begins_to_be_held(&mut self, now: Instant) {
         let (service, registry) = (&self.service, &self.registry);
-        match self.overcome.take() {
+        let overcome = self.overcome.take();
+        if let Some((since, _)) = self.drained.take() {
+            warn!(%service, registry, after = ?(now - since), "registered: it is not drained any more");
+            self.has_been_held = true;
+            return;
+        }
+        match overcome {
             None => info!(%service, registry, "registered"),
             Some(Trouble { since, error }) => {
                 let after = now - since;
@@ -111,6 +128,14 @@ impl Journal {
             }
         }
         self.has_been_held = true;
+    }
+
+    fn is_drained(&self) {
+        let (service, registry) = (&self.service, &self.registry);
+        let Some((_, Drained { reason, since, by, .. })) = &self.drained else { return };
+        let (reason, by) = (reason.as_deref().map(printable), by.as_deref().map(printable));
+        let since = since.map(|since| since.to_string());
+        warn!(%service, registry, reason, since, by, "drained by hand: not registered until it is undrained");
     }
 
     fn is_in_trouble(&self) {
@@ -128,6 +153,7 @@ impl Journal {
     }
 
     fn is_withdrawn(&mut self, now: Instant) {
+        self.drained = None;
         let took = self.leaving_since.take().map(|since| now.saturating_duration_since(since));
         let took = took.unwrap_or_default();
         let (service, registry) = (&self.service, &self.registry);

@@ -28,6 +28,8 @@
 //! * No wait, with the try before it, is longer than the timeout: so soon are we back when the registry is.
 //! * "Unauthorized" is answered with new credentials, once; then it is an outage like any other.
 //! * An id that another instance holds is waited for, taken over, or a failure, as [`OnConflict`] says.
+//! * A service that somebody has [drained](crate::model::Drained) is not registered; it is looked again as often as a heartbeat
+//!   would be sent. That is no failure.
 //! * One request at a time. Neither a registration nor a deregistration is dropped for the other: it would arrive
 //!   all the same, and perhaps later.
 //! * Nothing ends the loop but a withdrawal. Where registration [must succeed](Policy::give_up_after), its failure
@@ -122,6 +124,23 @@ struct Registering {
     listed_until: Option<Instant>,
     /// It has failed, as the policy counts it.
     is_refused: bool,
+    /// It was not sent when it was last due.
+    is_drained: bool,
+}
+
+impl Registering {
+    fn new(period: Duration) -> Self {
+        Self {
+            // With the try before it, less than the timeout: so soon are we back when the registry is.
+            backoff: Backoff::capped_at(period.mul_f64(1.6)),
+            failures: 0,
+            credentials_renewed: false,
+            taken_since: None,
+            listed_until: None,
+            is_refused: false,
+            is_drained: false,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +192,7 @@ impl Lease {
         match &self.state {
             State::Idle => Standing::Idle,
             State::Registering(state) if state.is_refused => Standing::Refused,
+            State::Registering(state) if state.is_drained => Standing::Drained,
             State::Registering(state) if state.taken_since.is_some() => Standing::Waiting,
             State::Registering(state) if state.failures > 0 => Standing::Failing,
             State::Registering(_) => Standing::Registering,
@@ -187,9 +207,11 @@ impl Lease {
     /// Takes note of what happened at `now`, and says what to do.
     pub fn on(&mut self, event: Event, now: Instant) -> Action {
         let sent_at = match event {
-            Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered | Event::Failed(_) => {
-                self.under_way.take().unwrap_or(now)
-            }
+            Event::Registered(_)
+            | Event::HeartbeatAccepted(_)
+            | Event::Deregistered
+            | Event::Drained(_)
+            | Event::Failed(_) => self.under_way.take().unwrap_or(now),
             Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
         };
         match event {
@@ -201,6 +223,7 @@ impl Lease {
                 self.may_be_listed = false;
                 self.end_withdrawal(now)
             }
+            Event::Drained(_) => self.drained(now),
             Event::Failed(recourse) => self.failed(recourse, now),
             Event::DeadlineReached if self.deadline.is_some_and(|deadline| deadline <= now) => self.due(now),
             Event::DeadlineReached => Action::Wait,
@@ -220,15 +243,7 @@ impl Lease {
     }
 
     fn start_registering(&mut self, listed_until: Option<Instant>, now: Instant) -> Action {
-        self.state = State::Registering(Registering {
-            // With the try before it, less than the timeout: so soon are we back when the registry is.
-            backoff: Backoff::capped_at(self.period().mul_f64(1.6)),
-            failures: 0,
-            credentials_renewed: false,
-            taken_since: None,
-            listed_until,
-            is_refused: false,
-        });
+        self.state = State::Registering(Registering { listed_until, ..Registering::new(self.period()) });
         self.register(Credentials::Current, now)
     }
 
@@ -296,6 +311,7 @@ impl Lease {
         let must_succeed = self.policy.give_up_after.filter(|_| !self.has_been_registered);
         let period = self.period();
         let State::Registering(state) = &mut self.state else { return Action::Wait };
+        state.is_drained = false;
         if recourse == Recourse::Authenticate && !state.credentials_renewed {
             state.credentials_renewed = true;
             return self.register(Credentials::Renewed, now);
@@ -323,7 +339,8 @@ impl Lease {
                 state.taken_since = None;
                 self.may_be_in_step = true;
                 state.failures += 1;
-                self.may_be_listed = true;
+                // Whoever is not let in has registered nothing.
+                self.may_be_listed |= recourse != Recourse::Authenticate;
                 state.credentials_renewed = false;
                 state.backoff.next(&mut self.rng)
             }
@@ -332,6 +349,24 @@ impl Lease {
         let wait = state.listed_until.map_or(wait, |end| before_it_runs_out(wait, end, now));
         self.deadline = Some(now + wait);
         Action::Wait
+    }
+
+    /// What is still listed of us, from a registration whose answer was lost, expires.
+    fn drained(&mut self, now: Instant) -> Action {
+        let period = self.period();
+        match &mut self.state {
+            State::Registering(state) => {
+                let is_refused = state.is_refused;
+                *state = Registering { is_refused, is_drained: true, ..Registering::new(period) };
+                self.deadline = Some(now + period.mul_f64(0.8 + 0.2 * self.rng.f64()));
+                Action::Wait
+            }
+            State::Withdrawing(state) if self.may_be_listed && !state.is_wanted_back => {
+                self.deregister(Credentials::Current, now)
+            }
+            State::Withdrawing(_) => self.end_withdrawal(now),
+            State::Idle | State::Held(_) | State::Withdrawn => Action::Wait,
+        }
     }
 
     fn heartbeat_failed(&mut self, recourse: Recourse, now: Instant) -> Action {

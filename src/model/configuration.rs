@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, of_length};
+use super::{Error, ServiceId, of_length};
 
 /// The name of a configuration value.
 ///
@@ -32,6 +32,11 @@ impl ConfigurationId {
         } else {
             Err(Error::Form { what: "configuration id", value, expected: EXPECTED })
         }
+    }
+
+    /// The one that is called as a service, in a `namespace`: whatever may be in a service's id may be in a key.
+    pub(super) fn of_service(namespace: &'static str, service: &ServiceId) -> Self {
+        Self(format!("{namespace}/{service}"))
     }
 
     /// The id as text.

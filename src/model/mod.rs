@@ -5,6 +5,7 @@
 //! bound. Serialised, every type has the shape it has on the wire of that API.
 
 mod configuration;
+mod drained;
 mod event;
 mod id;
 mod metadata;
@@ -14,6 +15,7 @@ mod tags;
 mod time;
 
 pub use configuration::{ConfigurationId, ConfigurationValue, Namespace};
+pub use drained::Drained;
 pub use event::{Event, EventBody, EventKind};
 pub use id::{InstanceId, ServiceId, Token};
 pub use metadata::Metadata;

@@ -198,6 +198,23 @@ impl Error {
             Self::LimitReached { .. } | Self::Invalid { .. } | Self::Unsupported { .. } => Recourse::None,
         }
     }
+
+    /// Whether it did not come to the call at all: the login before it failed, as it would before any other.
+    pub(crate) fn is_of_login(&self) -> bool {
+        let (Self::Unavailable { source, .. }
+        | Self::Unauthorized { source, .. }
+        | Self::Invalid { source, .. }) = self
+        else {
+            return false;
+        };
+        match source {
+            #[cfg(feature = "http")]
+            Cause::Http(cause) => matches!(cause, HttpCause::Login { .. }),
+            #[cfg(feature = "http")]
+            Cause::Etcd(cause) => matches!(cause, EtcdCause::Login { .. } | EtcdCause::NoLogin),
+            _ => false,
+        }
+    }
 }
 
 impl Hint for Error {

@@ -33,6 +33,7 @@ mod access;
 mod clock;
 #[cfg(feature = "http")]
 mod consul;
+mod drained;
 #[cfg(any(feature = "http", feature = "zookeeper"))]
 mod endpoints;
 mod error;
@@ -59,6 +60,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::access::{Access, ApiKey, ClientCertificate, Credentials, Peer, Secret, Tls};
+pub use self::drained::drained;
 pub use self::error::{Cause, Error, Object, Recourse};
 #[cfg(feature = "http")]
 pub use self::etcd::EtcdCause;

@@ -7,6 +7,7 @@ mod interfaces;
 mod list;
 mod presumed;
 mod settings;
+mod tombstone;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use clap::{Parser, ValueEnum};
 use self::drain::DrainArguments;
 use self::endpoint::EndpointArguments;
 pub use self::settings::{Destination, Settings};
+use self::tombstone::TombstoneArguments;
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
 use super::notify::ReadyWhen;
@@ -128,6 +130,9 @@ struct Arguments {
         default_value = "on-stop"
     )]
     deregister: Deregister,
+
+    #[command(flatten)]
+    tombstone: TombstoneArguments,
 
     /// What to do when another live service has the id
     #[arg(

@@ -17,10 +17,12 @@ mod signal_number;
 mod signals;
 mod stop;
 mod supervision;
+mod tombstone;
 
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -41,8 +43,8 @@ use crate::lease::driver::{Keeper, Task, Wish, keep, or_never};
 use crate::lease::fleet::{Fleet, Member};
 use crate::lease::{BootClock, Standing};
 use crate::message::{Hint, chain, complain, report};
-use crate::model::InstanceId;
-use crate::registry;
+use crate::model::{InstanceId, ServiceId};
+use crate::registry::{self, Registry};
 
 /// For how long at a time the service manager is asked to wait.
 const EXTENSION: Duration = Duration::from_secs(10);
@@ -110,6 +112,7 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     };
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
+    let began = Instant::now();
     let tasks = tasks(settings);
     let lease = Fleet::new(leases(settings, &tasks), settings.require);
     let supervision = Supervision::new(settings.stop_policy());
@@ -125,6 +128,8 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let pid_file = settings.pid_file.clone();
     let following = None;
     let child = child.clone();
+    let registries = tasks.iter().map(|task| Arc::clone(&task.registry)).collect();
+    let estate = Estate { service: settings.registration.id.clone(), began, registries, writing: None };
     let (stop, grace, extend_at) = (Stop::default(), settings.stop_grace(), None);
     let supervisor = Supervisor {
         child,
@@ -139,6 +144,7 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
         extend_at,
         words,
         notifier,
+        estate,
     };
     supervisor.run().await
 }
@@ -221,6 +227,16 @@ struct Supervisor {
     /// What the child says to the service manager.
     words: Receiver,
     notifier: Notifier,
+    estate: Estate,
+}
+
+/// What it takes to leave word of the child's end.
+struct Estate {
+    service: ServiceId,
+    began: Instant,
+    /// As the leases are ordered.
+    registries: Vec<Arc<dyn Registry>>,
+    writing: Option<tombstone::Writing>,
 }
 
 impl Supervisor {
@@ -257,6 +273,10 @@ impl Supervisor {
             words = self.words.next(self.child.pid) => {
                 self.notifier.heard(&words);
                 vec![]
+            }
+            () = or_never(self.estate.writing.as_mut()) => {
+                self.estate.writing = None;
+                vec![Event::Entombed]
             }
             () = self.lease.changed() => vec![self.lease_event()],
             () = self.stop.unlisted() => vec![Event::Unlisted],
@@ -328,6 +348,15 @@ impl Supervisor {
         }
     }
 
+    /// Leaves word of the end where the service is listed.
+    fn entomb(&mut self, ending: Ending) {
+        let (_, leases) = self.lease.status();
+        let Estate { service, began, registries, writing } = &mut self.estate;
+        let held = leases.iter().zip(registries).filter(|(lease, _)| lease.standing == Standing::Held);
+        let held = held.map(|(_, registry)| Arc::clone(registry));
+        *writing = Some(tombstone::write(service, ending, *began, held));
+    }
+
     /// Says where the service is left to expire because the registry has not answered in time.
     fn tell_of_those_left(&mut self) {
         let (_, leases) = self.lease.status();
@@ -368,6 +397,7 @@ impl Supervisor {
             Effect::Kill if self.following.is_some() => {}
             Effect::Kill => self.child.kill(),
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
+            Effect::Entomb(ending) => self.entomb(ending),
             Effect::Drain { until, ends } => {
                 self.stop.drain(until, ends, &self.tasks);
                 // It is known now for how long.
@@ -376,6 +406,9 @@ impl Supervisor {
             Effect::Drained(why) => self.stop.drained(why),
             Effect::End(ending) => {
                 self.stop.ended();
+                if self.estate.writing.is_some() {
+                    warn!("no answer in time: the entry may not say how the command has ended");
+                }
                 self.tell_of_those_left();
                 return Some(ending);
             }

@@ -10,6 +10,8 @@
 //!   Recalling ── deregistered where it had been registered, or 1 s ──▶ Aborting ── 10 s ──▶ SIGKILL
 //! ```
 //!
+//! A child that ends by itself may have word left of it: then we are in Leaving until that is written, or [`BUDGET`] is over.
+//!
 //! The service may be in several registries; what counts here is how all its leases stand together.
 
 use std::time::Duration;
@@ -20,6 +22,7 @@ use super::child::Group;
 use super::ending::{Ending, NOT_REGISTERED};
 use super::signal_number::SignalNumber;
 use super::signals::{Delivery, Origin, Purpose};
+use super::tombstone::BUDGET;
 use crate::lease::Standing;
 use crate::lease::driver::Wish;
 use crate::lease::fleet::{Overview, Require};
@@ -44,10 +47,20 @@ pub(super) enum Deregister {
     Never,
 }
 
+/// What is left in the registry of a child that has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Legacy {
+    /// Its entry, as it was.
+    Entry,
+    /// Its entry, and in that how it has ended.
+    Tombstone,
+}
+
 /// What the supervision is to obey.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Policy {
     pub(super) deregister: Deregister,
+    pub(super) legacy: Legacy,
     /// When a child that was interrupted but goes on is listed again.
     pub(super) reinstate_after: Duration,
     /// What the child gets instead of SIGTERM.
@@ -99,6 +112,8 @@ pub(super) enum Event {
     Lease(Overview),
     /// No registry shows the service any more.
     Unlisted,
+    /// The tombstone is written.
+    Entombed,
     DeadlineReached,
 }
 
@@ -117,6 +132,8 @@ pub(super) enum Effect {
         ends: Ends,
     },
     Drained(Drained),
+    /// Have the entry say how the child has ended.
+    Entomb(Ending),
     End(Ending),
 }
 
@@ -167,7 +184,7 @@ enum Phase {
     Aborting {
         kill_at: Option<Instant>,
     },
-    /// The child has ended, and the deregistration is outstanding.
+    /// The child has ended, and the deregistration is outstanding, or the tombstone.
     Leaving {
         ending: Ending,
         until: Instant,
@@ -222,6 +239,10 @@ impl Supervision {
             Event::ChildEnded(ending) => self.child_ended(ending, now),
             Event::Lease(lease) => self.lease_is(lease, now),
             Event::Unlisted => self.unlisted(now),
+            Event::Entombed => match self.phase {
+                Phase::Leaving { ending, .. } => vec![Effect::End(ending)],
+                _ => vec![],
+            },
             Event::DeadlineReached => self.due(now),
         }
     }
@@ -342,6 +363,10 @@ impl Supervision {
             Phase::Running if self.is_planned(ending) && self.lease.answers => {
                 self.phase = Phase::Leaving { ending, until: now + WITHDRAWAL_BUDGET };
                 return vec![Effect::Wish(Wish::Unlisted)];
+            }
+            Phase::Running if self.policy.legacy == Legacy::Tombstone && self.lease.answers => {
+                self.phase = Phase::Leaving { ending, until: now + BUDGET };
+                return vec![Effect::Entomb(ending)];
             }
             Phase::Running | Phase::Draining { .. } => now,
             Phase::Withdrawing { until, .. }

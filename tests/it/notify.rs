@@ -193,3 +193,15 @@ fn without_a_service_manager_there_is_no_socket() {
     let output = place.program("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "[]\n");
 }
+
+#[test]
+fn who_is_drained_is_ready_and_says_why_it_is_not_registered() {
+    let manager = Manager::new();
+    assert!(manager.place.raxsr(&["services", "drain", "web1"]).status.success());
+    let _wrapper = manager.start(&["--id=web1", "--interval=3", "--notify=registered"], &["sleep", "600"]);
+    let heard = manager.hears_until("READY=1");
+    assert_eq!(heard.last().unwrap(), "STATUS=not registered: drained by hand\nREADY=1\n", "{heard:?}");
+    assert!(manager.place.raxsr(&["services", "undrain", "web1"]).status.success());
+    let heard = manager.hears_until("STATUS=registered");
+    assert_eq!(heard.last().unwrap(), "STATUS=registered\n", "{heard:?}");
+}

@@ -9,8 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::lease::{OnConflict, TokioClock};
-use crate::model::{HeartbeatTimeout, Metadata, Page, Service, ServiceId, ServiceUpdate, Tags, Token};
-use crate::registry::{ConfigurationStore, EventLog, Object, Result, ServiceQuery};
+use crate::model::{
+    ConfigurationId, ConfigurationValue, HeartbeatTimeout, Metadata, Page, Service, ServiceId, ServiceUpdate,
+    Tags, Token,
+};
+use crate::registry::{ConfigurationQuery, ConfigurationStore, EventLog, Object, Result, ServiceQuery};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -29,6 +32,24 @@ struct Memory {
     held: Mutex<Option<Held>>,
     trouble: Mutex<VecDeque<Trouble>>,
     calls: Mutex<Vec<&'static str>>,
+    configuration: Configuration,
+}
+
+/// Whether the service is drained.
+#[derive(Default)]
+struct Configuration {
+    text: Mutex<Option<&'static str>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+impl Configuration {
+    fn says(&self, text: Option<&'static str>) {
+        *self.text.lock().unwrap() = text;
+    }
+
+    fn is_in(&self, trouble: Option<Trouble>) {
+        *self.trouble.lock().unwrap() = trouble;
+    }
 }
 
 struct Held {
@@ -141,7 +162,35 @@ impl Registry for Memory {
     }
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
-        Err(Error::Unsupported { operation: "configuration", kind: "memory", supported_by: "" })
+        Ok(&self.configuration)
+    }
+}
+
+#[async_trait]
+impl ConfigurationStore for Configuration {
+    async fn value(&self, id: &ConfigurationId) -> Result<ConfigurationValue> {
+        let trouble = *self.trouble.lock().unwrap();
+        match trouble {
+            None => {}
+            Some(Trouble::Hang) => std::future::pending().await,
+            Some(_) => return Err(unavailable()),
+        }
+        let text = *self.text.lock().unwrap();
+        let object = Object::ConfigurationValue;
+        let missing = || Error::NotFound { registry: "memory".to_owned(), object, id: id.to_string() };
+        text.map(|text| ConfigurationValue::new(id.clone(), text).unwrap()).ok_or_else(missing)
+    }
+
+    async fn values(&self, _: &ConfigurationQuery) -> Result<Page<ConfigurationValue, ConfigurationId>> {
+        Ok(Page { values: Vec::new(), next_marker: None, stale_since: None })
+    }
+
+    async fn set(&self, _: &ConfigurationValue) -> Result<()> {
+        Err(unavailable())
+    }
+
+    async fn remove(&self, _: &ConfigurationId) -> Result<()> {
+        Err(unavailable())
     }
 }
 
@@ -286,5 +335,40 @@ async fn a_panic_of_the_backend_does_not_end_the_keeping() {
     for _ in 0..100 {
         assert!(registry.is_listed());
         sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_drained_stays_out_through_an_outage_and_is_back_when_that_is_over() {
+    let registry = Arc::new(Memory::default());
+    let mut keeper = held(&registry).await;
+    registry.configuration.says(Some("new disk"));
+    registry.forget();
+    until(&mut keeper, Standing::Drained).await;
+    assert!(keeper.status().failure.is_none());
+    registry.calls();
+    for trouble in [None, Some(Trouble::Fail), Some(Trouble::Hang)] {
+        registry.configuration.is_in(trouble);
+        sleep(10 * TIMEOUT).await;
+        assert!(registry.calls().is_empty());
+    }
+    registry.configuration.is_in(None);
+    registry.configuration.says(None);
+    // The last look may still hang.
+    sleep(TIMEOUT / 2).await;
+    assert!(registry.is_listed());
+    assert_eq!(keeper.status().standing, Standing::Held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_cannot_say_who_is_drained_keeps_nobody_out() {
+    for trouble in [Trouble::Fail, Trouble::Hang] {
+        let registry = Arc::new(Memory::default());
+        registry.configuration.is_in(Some(trouble));
+        let mut keeper = kept(&registry);
+        let began = Instant::now();
+        keeper.wish(Wish::Listed);
+        until(&mut keeper, Standing::Held).await;
+        assert!(began.elapsed() < TIMEOUT / 6, "{trouble:?}: {:?}", began.elapsed());
     }
 }

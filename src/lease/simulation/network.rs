@@ -237,7 +237,7 @@ impl Registry for Line {
     }
 
     fn configuration(&self) -> Result<&dyn ConfigurationStore> {
-        unreachable!("a lease reads nothing")
+        Err(Error::Unsupported { operation: "configuration", kind: "simulated", supported_by: "" })
     }
 }
 

@@ -311,7 +311,9 @@ impl World {
             Event::Enlist => Happened::Enlist,
             Event::Withdraw => Happened::Withdraw,
             Event::DeadlineReached => Happened::Deadline,
-            Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered => Happened::Succeeded,
+            Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered | Event::Drained(_) => {
+                Happened::Succeeded
+            }
             Event::Failed(recourse) => Happened::Failed(*recourse),
         };
         let timeout = match action {

@@ -21,7 +21,7 @@ use crate::wrapper::child::{Group, Launch};
 use crate::wrapper::environment::Changes;
 use crate::wrapper::notify::ReadyWhen;
 use crate::wrapper::signal_number::SignalNumber;
-use crate::wrapper::supervision::{self, Deregister, Drain};
+use crate::wrapper::supervision::{self, Deregister, Drain, Legacy};
 
 /// What the wrapper is to do: valid, and free of how it was said.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub struct Settings {
     drain: Option<Drain>,
     on_conflict: OnConflict,
     deregister: Deregister,
+    legacy: Legacy,
     give_up_after: Option<NonZeroU32>,
     warnings: Vec<String>,
 }
@@ -113,6 +114,7 @@ impl Settings {
                 Conflict::Fail => OnConflict::Fail,
             },
             deregister: arguments.deregister,
+            legacy: if arguments.tombstone.tombstone { Legacy::Tombstone } else { Legacy::Entry },
             give_up_after: arguments.abort_on_failure.then_some(retries),
             warnings,
         })
@@ -130,6 +132,7 @@ impl Settings {
         let reinstate_after = self.registration.heartbeat_timeout.as_duration();
         supervision::Policy {
             deregister: self.deregister,
+            legacy: self.legacy,
             reinstate_after,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,

@@ -159,7 +159,8 @@ impl Speech {
         self.leases = overall;
         self.lease = told(overall, leases);
         let mut text = self.status();
-        if overall == Standing::Held && self.ready_when == ReadyWhen::Registered {
+        // Whoever drained it does not want it to look as though it could not start.
+        if matches!(overall, Standing::Held | Standing::Drained) && self.ready_when == ReadyWhen::Registered {
             text.extend(self.ready());
         }
         text
@@ -203,6 +204,7 @@ fn told(overall: Standing, leases: &[Member]) -> String {
             Standing::Failing => "is not available",
             Standing::Refused if is_away => "is not available",
             Standing::Waiting => "has another service of this id",
+            Standing::Drained => "has it drained",
             Standing::Refused => "refuses",
             _ => continue,
         };
@@ -220,6 +222,7 @@ fn words(standing: Standing) -> &'static str {
         Standing::Idle => "",
         Standing::Registering => "registering",
         Standing::Waiting => "not registered: another service has the id",
+        Standing::Drained => "not registered: drained by hand",
         Standing::Held => "registered",
         Standing::Failing => "registry is not available",
         Standing::Refused => "cannot be registered",
@@ -303,6 +306,9 @@ mod tests {
         assert_eq!(said(speech.relay(b"READY=1")), "");
         assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\nREADY=1\n");
         assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\n");
+        let mut speech = Speech::new(ReadyWhen::Registered);
+        let drained = said(speech.lease_is(Standing::Drained));
+        assert_eq!(drained, "STATUS=not registered: drained by hand\nREADY=1\n");
         let mut speech = Speech::new(ReadyWhen::Started);
         assert_eq!(said(speech.started()), "READY=1\n");
     }

@@ -20,6 +20,7 @@ impl Scene {
             stop_signal: SignalNumber::TERM,
             stop_timeout: None,
             drain: None,
+            legacy: Legacy::Entry,
             group: Group::Shared,
         })
     }
@@ -473,4 +474,43 @@ fn a_child_that_is_out_already_has_drained_for_as_long() {
     scene.lease(Standing::Withdrawn);
     scene.now += LIMIT;
     assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED, passed(Signal::SIGTERM)]);
+}
+
+#[test]
+fn a_child_that_ends_by_itself_has_word_left_of_it() {
+    for deregister in [Deregister::OnStop, Deregister::Never] {
+        let mut scene = entombing(deregister);
+        assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::Entomb(EXITED)]);
+        assert_eq!(scene.on(Event::Entombed), [Effect::End(EXITED)]);
+    }
+}
+
+#[test]
+fn word_of_an_end_waits_for_no_registry() {
+    let mut scene = entombing(Deregister::OnStop);
+    let ended_at = scene.now;
+    scene.on(Event::ChildEnded(EXITED));
+    assert_eq!(scene.at_deadline(), [Effect::End(EXITED)]);
+    assert_eq!(scene.now - ended_at, BUDGET);
+    let mut scene = entombing(Deregister::OnStop);
+    scene.on(Event::ChildEnded(EXITED));
+    assert_eq!(scene.sent(Signal::SIGTERM), [Effect::End(EXITED)]);
+    let mut scene = entombing(Deregister::OnStop);
+    scene.lease(Standing::Failing);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+}
+
+#[test]
+fn no_word_is_left_of_a_planned_end() {
+    let mut scene = entombing(Deregister::Never);
+    scene.sent(Signal::SIGTERM);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+    let mut scene = entombing(Deregister::Always);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [UNLISTED]);
+}
+
+fn entombing(deregister: Deregister) -> Scene {
+    let mut policy = Scene::new(deregister).supervision.policy;
+    policy.legacy = Legacy::Tombstone;
+    Scene::with(policy)
 }
