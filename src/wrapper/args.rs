@@ -1,10 +1,13 @@
 //! The wrapper's command line: what may be typed, and what it means.
 
 mod address;
+mod check;
 mod endpoint;
 mod interfaces;
 mod list;
+mod port;
 mod presumed;
+mod readiness;
 mod settings;
 
 use std::ffi::OsString;
@@ -13,7 +16,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use self::check::CheckArguments;
 use self::endpoint::EndpointArguments;
+use self::readiness::ReadinessArguments;
 pub use self::settings::{Destination, Settings};
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
@@ -79,6 +84,12 @@ struct Arguments {
         value_parser = HeartbeatTimeout::parse
     )]
     interval: HeartbeatTimeout,
+
+    #[command(flatten)]
+    readiness: ReadinessArguments,
+
+    #[command(flatten)]
+    check: CheckArguments,
 
     #[command(flatten)]
     access: AccessArguments,
@@ -292,7 +303,8 @@ Exit status:
   the command's own; or the same signal, if one killed it (128+N as pid 1)
   127, 126   the command does not exist, cannot be executed
   125        the wrapper itself failed: bad usage, bad settings
-  100        registration failed under --abort-on-failure
+  100        the wrapper has stopped it: registration failed, or it was not ready in time, under
+             --abort-on-failure; or it was unhealthy, under --on-unhealthy=stop
 
 Environment:
   Each option can be given as SERVICE_REGISTRY_<OPTION>, in capitals and with `_` for `-` (--registry as

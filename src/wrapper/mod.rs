@@ -8,10 +8,13 @@
 pub mod args;
 mod child;
 mod daemon;
+mod descriptor;
 mod ending;
 mod environment;
+mod fitness;
 mod inherited;
 mod notify;
+mod probe;
 mod reaper;
 mod signal_number;
 mod signals;
@@ -28,9 +31,13 @@ use tracing::{error, info, warn};
 
 use self::args::{Destination, Orphans, Settings};
 use self::child::Child;
+use self::descriptor::{Line, LinePipe};
+use self::ending::OWN_FAILURE;
 pub use self::ending::Ending;
-use self::notify::{Notifier, Offer, Receiver};
-use self::reaper::Change;
+use self::fitness::{Fitness, News, Observer};
+use self::notify::{Ears, Notifier, Offer, Receiver};
+use self::probe::Surroundings;
+use self::reaper::{Change, Wards};
 use self::signal_number::SignalNumber;
 use self::signals::{Blocked, Delivery, Notice, Signals};
 use self::supervision::{Effect, Event, Supervision};
@@ -51,8 +58,15 @@ pub fn run(settings: &Settings) -> Ending {
     if settings.orphans == Orphans::Adopt {
         child::adopt_orphans();
     }
-    let offer = Offer::new();
-    let child = match Child::start(&settings.launch, &blocked, offer.as_ref()) {
+    let offer = Offer::new(if settings.fitness.wants_notify() { Ears::Ours } else { Ears::Managers });
+    let line = match settings.fitness.descriptor().map(LinePipe::new).transpose() {
+        Ok(line) => line,
+        Err(error) => {
+            complain(&format!("{PROGRAM}: cannot make a pipe for --ready-when: {error}\n"));
+            return Ending::Code(OWN_FAILURE);
+        }
+    };
+    let child = match Child::start(&settings.launch, &blocked, offer.as_ref(), line.as_ref()) {
         Ok(child) => child,
         Err(error) => {
             complain(&report(PROGRAM, &error));
@@ -62,7 +76,7 @@ pub fn run(settings: &Settings) -> Ending {
     share_one_heap();
     let ending = match runtime(settings) {
         Ok(runtime) => {
-            let ending = runtime.block_on(supervise(settings, &child, &blocked, offer));
+            let ending = runtime.block_on(supervise(settings, &child, &blocked, offer, line));
             // To drop it would close every registry, which takes time: a process's end closes them as well.
             std::mem::forget(runtime);
             ending
@@ -92,12 +106,18 @@ fn runtime(settings: &Settings) -> io::Result<Runtime> {
     drop(spare);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(if settings.registries.len() > 1 { 64 } else { 4 })
+        .max_blocking_threads(if settings.registries.len() > 1 || settings.fitness.names_a_host() { 64 } else { 4 })
         .thread_keep_alive(std::time::Duration::from_millis(1))
         .build()
 }
 
-async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {
+async fn supervise(
+    settings: &Settings,
+    child: &Child,
+    blocked: &Blocked,
+    offer: Option<Offer>,
+    line: Option<LinePipe>,
+) -> Ending {
     let signals = match blocked.listen() {
         Ok(signals) => signals,
         Err(error) => return supervise_unregistered(child, blocked, &error),
@@ -105,9 +125,12 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
     let lease = Fleet::new(leases(settings), settings.require);
-    let supervision = Supervision::new(settings.stop_policy());
+    let wards = Wards::default();
+    let observer = observer(settings, child, line, &wards);
+    let fitness = if observer.is_some() { Fitness::Unfit } else { Fitness::Fit };
+    let supervision = Supervision::new(settings.stop_policy(), fitness);
     let (manager, words) = match offer.map(Offer::accept).transpose() {
-        Ok(Some((manager, words))) => (Some(manager), words),
+        Ok(Some((manager, words))) => (manager, words),
         Ok(None) => (None, Receiver::default()),
         Err(error) => {
             warn!(error = %error, "cannot listen to what the command tells the service manager");
@@ -118,7 +141,24 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let pid_file = settings.pid_file.clone();
     let following = None;
     let child = child.clone();
-    Supervisor { child, pid_file, following, signals, lease, supervision, words, notifier }.run().await
+    let port = Port::default();
+    Supervisor { child, pid_file, following, signals, wards, observer, port, lease, supervision, words, notifier }
+        .run()
+        .await
+}
+
+/// Who looks whether the service can serve, where that is asked for.
+fn observer(settings: &Settings, child: &Child, line: Option<LinePipe>, wards: &Wards) -> Option<Observer> {
+    let line: Option<Line> = match line.map(LinePipe::accept).transpose() {
+        Ok(line) => line,
+        Err(error) => {
+            warn!(error = %error, "cannot listen to what the command writes to its descriptor");
+            None
+        }
+    };
+    let environment = settings.launch.environment.clone();
+    let surroundings = Surroundings { wards: wards.clone(), environment };
+    Observer::start(&settings.fitness, surroundings, line, child.pid)
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
@@ -130,7 +170,7 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -
             Notice::Signal(signal) if child.has_got(&signal) => {}
             Notice::Signal(signal) => child.signal(&signal),
             Notice::Children => {
-                for change in reaper::reap(child.pid) {
+                for change in reaper::reap(child.pid, &Wards::default()) {
                     match change {
                         Change::Ended(ending) => return ending,
                         Change::Stopped(signal) if supervision::is_job_control(signal) => {
@@ -184,6 +224,10 @@ struct Supervisor {
     /// The search for it, once the child has ended.
     following: Option<Following>,
     signals: Signals,
+    /// Who else we have started.
+    wards: Wards,
+    observer: Option<Observer>,
+    port: Port,
     lease: Fleet,
     supervision: Supervision,
     /// What the child says to the service manager.
@@ -216,16 +260,20 @@ impl Supervisor {
             notice = self.signals.next() => match notice {
                 Notice::Signal(signal) => vec![Event::Signal(signal)],
                 Notice::Children => {
-                    let changes = reaper::reap(self.child.pid);
+                    let changes = reaper::reap(self.child.pid, &self.wards);
                     changes.into_iter().filter_map(|change| self.child_event(change)).collect()
                 }
             },
             daemon = or_never(self.following.as_mut().map(|following| &mut following.search)) => self.follow(daemon),
             words = self.words.next(self.child.pid) => {
                 self.notifier.heard(&words);
+                if let Some(observer) = self.observer.as_ref().filter(|_| words.says_ready()) {
+                    observer.heard_ready();
+                }
                 vec![]
             }
-            () = self.lease.changed() => vec![self.lease_event()],
+            news = or_never(self.observer.as_mut().map(Observer::next)) => vec![self.fitness_event(news)],
+            () = self.lease.changed() => self.lease_events(),
             () = or_never(deadline.map(tokio::time::sleep_until)) => vec![Event::DeadlineReached],
         }
     }
@@ -257,12 +305,45 @@ impl Supervisor {
         let held = self.following.take().map(|following| following.held).unwrap_or_default();
         let Some(pid) = daemon else { return vec![Event::ChildEnded(Ending::Code(0))] };
         self.child = Child::following(pid);
+        if let Some(observer) = &self.observer {
+            observer.follow(pid);
+        }
         for signal in &held {
             self.child.signal(signal);
         }
         // It may have ended before it was known.
-        let changes = reaper::reap(pid);
+        let changes = reaper::reap(pid, &self.wards);
         changes.into_iter().filter_map(|change| self.child_event(change)).collect()
+    }
+
+    /// A port that has changed is registered once the old entry is gone: nobody is led to a port where nobody is.
+    fn fitness_event(&mut self, news: News) -> Event {
+        if news.port == self.port.registered || news.fitness == Fitness::Hopeless {
+            self.port.coming = None;
+            return Event::Fit(news.fitness);
+        }
+        self.port.coming = Some(news);
+        if self.port.is_in {
+            return Event::Fit(Fitness::Unfit);
+        }
+        self.port_arrives().unwrap_or(Event::Fit(news.fitness))
+    }
+
+    fn port_arrives(&mut self) -> Option<Event> {
+        let News { fitness, port } = self.port.coming.take()?;
+        if let Some(port) = port {
+            self.lease.amend("port", &port.to_string());
+        }
+        self.port.registered = port;
+        Some(Event::Fit(fitness))
+    }
+
+    fn lease_events(&mut self) -> Vec<Event> {
+        let event = self.lease_event();
+        let Event::Lease(overview) = &event else { return vec![event] };
+        self.port.is_in &= overview.standing != Standing::Withdrawn;
+        let arrival = if self.port.is_in { None } else { self.port_arrives() };
+        [event].into_iter().chain(arrival).collect()
     }
 
     fn lease_event(&mut self) -> Event {
@@ -292,8 +373,10 @@ impl Supervisor {
                 if wish == Wish::Unlisted {
                     self.notifier.stopping();
                 }
+                self.port.is_in |= wish == Wish::Listed;
                 self.lease.wish(wish);
             }
+            Effect::Suspend => self.lease.wish(Wish::Unlisted),
             Effect::Abandon => self.lease.abandon(),
             Effect::Pass(signal) => {
                 match &mut self.following {
@@ -310,11 +393,21 @@ impl Supervisor {
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
             Effect::End(ending) => {
                 self.tell_of_those_left();
+                self.wards.kill();
                 return Some(ending);
             }
         }
         None
     }
+}
+
+/// The port that was found and is registered, and another that is to be.
+#[derive(Default)]
+struct Port {
+    registered: Option<u16>,
+    /// Whether the service is in the registry, or on its way in or out.
+    is_in: bool,
+    coming: Option<News>,
 }
 
 /// The search for a daemon, and the signals that are to reach it.

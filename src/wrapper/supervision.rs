@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::child::Group;
 use super::ending::{Ending, NOT_REGISTERED};
+use super::fitness::Fitness;
 use super::signal_number::SignalNumber;
 use super::signals::{Delivery, Origin, Purpose};
 use crate::lease::Standing;
@@ -64,6 +65,7 @@ pub(super) enum Event {
     ChildContinued,
     ChildEnded(Ending),
     Lease(Overview),
+    Fit(Fitness),
     DeadlineReached,
 }
 
@@ -71,6 +73,8 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Wish(Wish),
+    /// Leave the registry, to come back: nobody stops.
+    Suspend,
     /// Keep no lease any more: what is listed expires.
     Abandon,
     Pass(Delivery),
@@ -83,6 +87,8 @@ pub(super) struct Supervision {
     policy: Policy,
     phase: Phase,
     lease: Overview,
+    /// Whether the service can serve, for all that is asked of it: otherwise it is not listed.
+    fitness: Fitness,
     job: Job,
 }
 
@@ -125,9 +131,9 @@ enum Phase {
 }
 
 impl Supervision {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy, fitness: Fitness) -> Self {
         let lease = Overview::of(&[Standing::Idle], Require::All);
-        Self { policy, phase: Phase::Running, lease, job: Job::Running }
+        Self { policy, phase: Phase::Running, lease, fitness, job: Job::Running }
     }
 
     /// When to come back with [`Event::DeadlineReached`].
@@ -144,7 +150,7 @@ impl Supervision {
 
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Started => vec![Effect::Wish(Wish::Listed)],
+            Event::Started => self.list(),
             Event::Signal(signal) => self.signalled(signal, now),
             Event::ChildStopped(signal) if is_job_control(signal) => {
                 self.job = Job::Stopped;
@@ -158,7 +164,25 @@ impl Supervision {
             }
             Event::ChildEnded(ending) => self.child_ended(ending, now),
             Event::Lease(lease) => self.lease_is(lease, now),
+            Event::Fit(fitness) => self.fitness_is(fitness, now),
             Event::DeadlineReached => self.due(now),
+        }
+    }
+
+    /// Lists the service, if it can serve.
+    fn list(&self) -> Vec<Effect> {
+        if self.fitness == Fitness::Fit { vec![Effect::Wish(Wish::Listed)] } else { vec![] }
+    }
+
+    fn fitness_is(&mut self, fitness: Fitness, now: Instant) -> Vec<Effect> {
+        let before = std::mem::replace(&mut self.fitness, fitness);
+        if before == fitness || !matches!(self.phase, Phase::Running) {
+            return vec![];
+        }
+        match fitness {
+            Fitness::Fit => self.list(),
+            Fitness::Unfit => vec![Effect::Suspend],
+            Fitness::Hopeless => self.refused(now),
         }
     }
 
@@ -289,7 +313,7 @@ impl Supervision {
         }
     }
 
-    /// It could not be registered, and has to be: wherever it is, it leaves, and the child ends.
+    /// It could not be registered, or cannot serve, and has to: wherever it is, it leaves, and the child ends.
     fn refused(&mut self, now: Instant) -> Vec<Effect> {
         let is_never = self.policy.deregister == Deregister::Never;
         let mut effects = vec![if is_never { Effect::Abandon } else { Effect::Wish(Wish::Unlisted) }];
@@ -322,7 +346,7 @@ impl Supervision {
                 vec![Effect::Kill]
             }
             // It was interrupted, and did not mind: it is as alive as before.
-            Phase::Stopping { .. } => vec![Effect::Wish(Wish::Listed)],
+            Phase::Stopping { .. } => self.list(),
             Phase::Aborting { .. } => {
                 self.phase = Phase::Aborting { kill_at: None };
                 vec![Effect::Kill]

@@ -9,7 +9,7 @@ mod socket;
 use tracing::{debug, warn};
 
 use self::socket::{Manager, Message};
-pub(super) use self::socket::{Offer, Receiver};
+pub(super) use self::socket::{Ears, Offer, Receiver};
 use crate::lease::Standing;
 use crate::lease::fleet::Member;
 use crate::registry::Recourse;

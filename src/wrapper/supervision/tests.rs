@@ -24,7 +24,7 @@ impl Scene {
     }
 
     fn with(policy: Policy) -> Self {
-        let mut scene = Self { supervision: Supervision::new(policy), now: Instant::now() };
+        let mut scene = Self { supervision: Supervision::new(policy, Fitness::Fit), now: Instant::now() };
         assert_eq!(scene.on(Event::Started), [Effect::Wish(Wish::Listed)]);
         scene.lease(Standing::Held);
         scene
