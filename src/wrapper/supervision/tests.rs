@@ -335,3 +335,53 @@ fn what_continued_both_of_us_is_not_sent_again() {
     scene.on(Event::ChildContinued);
     assert_eq!(scene.sent(Signal::SIGCONT), [passed(Signal::SIGCONT)]);
 }
+
+impl Scene {
+    /// A service that has not been fit yet.
+    fn unfit() -> Self {
+        let scene = Self::new(Deregister::OnStop);
+        let policy = scene.supervision.policy;
+        let mut scene = Self { supervision: Supervision::new(policy, Fitness::Unfit), now: scene.now };
+        assert_eq!(scene.on(Event::Started), []);
+        scene
+    }
+}
+
+#[test]
+fn a_service_is_listed_when_it_is_fit_and_left_out_when_it_is_not() {
+    let mut scene = Scene::unfit();
+    assert_eq!(scene.on(Event::Fit(Fitness::Unfit)), []);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), [Effect::Wish(Wish::Listed)]);
+    scene.lease(Standing::Held);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), []);
+    assert_eq!(scene.on(Event::Fit(Fitness::Unfit)), [Effect::Suspend]);
+    scene.lease(Standing::Withdrawn);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), [Effect::Wish(Wish::Listed)]);
+}
+
+#[test]
+fn a_stop_of_a_service_that_is_not_listed_is_passed_on_at_once() {
+    let mut scene = Scene::unfit();
+    assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED, passed(Signal::SIGTERM)]);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), []);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+}
+
+#[test]
+fn one_that_survives_an_interrupt_is_listed_again_only_if_it_is_fit() {
+    for (fitness, expected) in [(Fitness::Fit, vec![Effect::Wish(Wish::Listed)]), (Fitness::Unfit, vec![])] {
+        let mut scene = Scene::new(Deregister::OnStop);
+        scene.typed(Signal::SIGINT);
+        assert_eq!(scene.on(Event::Fit(fitness)), []);
+        assert_eq!(scene.at_deadline(), expected);
+    }
+}
+
+#[test]
+fn a_hopeless_one_leaves_and_is_stopped() {
+    let mut scene = Scene::new(Deregister::OnStop);
+    assert_eq!(scene.on(Event::Fit(Fitness::Hopeless)), [UNLISTED]);
+    let stop = [passed(Signal::SIGTERM), passed(Signal::SIGCONT)];
+    assert_eq!(scene.lease(Standing::Withdrawn), stop);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(Ending::Code(NOT_REGISTERED))]);
+}
