@@ -243,8 +243,7 @@ fn let_go_of_streams(notify: Option<&Offer>, line: Option<&LinePipe>) {
     }
     drop(null);
     let of_offer = notify.iter().flat_map(|offer| offer.descriptors());
-    let mut ours: Vec<u32> =
-        of_offer.chain(line.map(LinePipe::descriptor)).map(i32::cast_unsigned).collect();
+    let mut ours: Vec<u32> = of_offer.chain(line.map(LinePipe::descriptor)).map(i32::cast_unsigned).collect();
     ours.sort_unstable();
     let mut first = 3;
     for keep in ours.into_iter().chain([u32::MAX]) {

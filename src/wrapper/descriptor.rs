@@ -33,7 +33,9 @@ impl LinePipe {
         // SAFETY: they read or make descriptors. A number that is free is taken at once: of what is opened on the way to
         // the command's start, nothing must be there. The writing end is nobody else's.
         unsafe {
-            if libc::fcntl(number, libc::F_GETFD) == -1 && libc::dup3(writer, number, libc::O_CLOEXEC) == number {
+            if libc::fcntl(number, libc::F_GETFD) == -1
+                && libc::dup3(writer, number, libc::O_CLOEXEC) == number
+            {
                 libc::close(writer);
                 writer = number;
             }

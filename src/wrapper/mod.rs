@@ -32,8 +32,8 @@ use tracing::{error, info, warn};
 use self::args::{Destination, Orphans, Settings};
 use self::child::Child;
 use self::descriptor::{Line, LinePipe};
-use self::ending::OWN_FAILURE;
 pub use self::ending::Ending;
+use self::ending::OWN_FAILURE;
 use self::fitness::{Fitness, News, Observer};
 use self::notify::{Ears, Notifier, Offer, Receiver};
 use self::probe::Surroundings;
@@ -99,14 +99,15 @@ fn share_one_heap() {
 }
 
 /// One thread for everything; the file of an embedded registry gets another while it is being used, and so does the
-/// look-up of a name. One registry whose name is looked up in vain leaves enough of them to the others.
+/// look-up of a name. One name, of a registry or a check, that is looked up in vain leaves enough of them to the others.
 fn runtime(settings: &Settings) -> io::Result<Runtime> {
     // It panics where it does not get the descriptors that it needs, which are fewer than these.
     let spare: Vec<_> = (0..4).map(|_| io::pipe()).collect::<io::Result<_>>()?;
     drop(spare);
+    let may_wait_for_names = settings.registries.len() > 1 || settings.fitness.names_a_host();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(if settings.registries.len() > 1 || settings.fitness.names_a_host() { 64 } else { 4 })
+        .max_blocking_threads(if may_wait_for_names { 64 } else { 4 })
         .thread_keep_alive(std::time::Duration::from_millis(1))
         .build()
 }
@@ -129,8 +130,8 @@ async fn supervise(
     let observer = observer(settings, child, line, &wards);
     let fitness = if observer.is_some() { Fitness::Unfit } else { Fitness::Fit };
     let supervision = Supervision::new(settings.stop_policy(), fitness);
-    let (manager, words) = match offer.map(Offer::accept).transpose() {
-        Ok(Some((manager, words))) => (manager, words),
+    let (manager, receiver) = match offer.map(Offer::accept).transpose() {
+        Ok(Some((manager, receiver))) => (manager, receiver),
         Ok(None) => (None, Receiver::default()),
         Err(error) => {
             warn!(error = %error, "cannot listen to what the command tells the service manager");
@@ -142,9 +143,21 @@ async fn supervise(
     let following = None;
     let child = child.clone();
     let port = Port::default();
-    Supervisor { child, pid_file, following, signals, wards, observer, port, lease, supervision, words, notifier }
-        .run()
-        .await
+    Supervisor {
+        child,
+        pid_file,
+        following,
+        signals,
+        wards,
+        observer,
+        port,
+        lease,
+        supervision,
+        words: receiver,
+        notifier,
+    }
+    .run()
+    .await
 }
 
 /// Who looks whether the service can serve, where that is asked for.

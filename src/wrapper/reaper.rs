@@ -25,7 +25,9 @@ pub(super) enum Change {
 
 /// Who else we have started, and who waits for the end of each. Each leads a process group.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wards(Arc<Mutex<Vec<(Pid, oneshot::Sender<Ending>)>>>);
+pub(super) struct Wards(Arc<Mutex<Vec<Ward>>>);
+
+type Ward = (Pid, oneshot::Sender<Ending>);
 
 impl Wards {
     /// How `pid` is going to end. It has just been started: nobody has been reaped since.
@@ -55,7 +57,7 @@ impl Wards {
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<(Pid, oneshot::Sender<Ending>)>> {
+    fn all(&self) -> MutexGuard<'_, Vec<Ward>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

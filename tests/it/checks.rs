@@ -48,7 +48,8 @@ fn an_unhealthy_service_leaves_and_comes_back_and_its_command_goes_on() {
 #[test]
 fn a_stopped_command_is_not_healthy_whatever_still_accepts_connections() {
     let place = Place::new();
-    let script = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); time.sleep(600)";
+    let script =
+        "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); time.sleep(600)";
     let wrapper = start(&place, &["--check=listening"], &["python3", "-c", script]);
     wait_until("the registration", || place.lists("web1"));
     kill(wrapper.child(), Signal::SIGSTOP).unwrap();
@@ -93,7 +94,8 @@ fn a_check_that_hangs_delays_neither_heartbeats_nor_the_end() {
     let options = ["--id=web1", "--interval=3", "--check-interval=1m", "--check-timeout=1m", check];
     fs::write(place.path().join("hangs"), "").unwrap();
     let mut wrapper = place.wrapper(&options).start(&["sleep", "600"]);
-    let pid = wait_for("the check", || fs::read_to_string(place.path().join("pid")).ok()?.trim().parse().ok());
+    let pid =
+        wait_for("the check", || fs::read_to_string(place.path().join("pid")).ok()?.trim().parse().ok());
     wrapper.signal(Signal::SIGTERM);
     assert_eq!(wrapper.wait().signal(), Some(libc::SIGTERM));
     wait_until("the end of the check", || nix::sys::signal::killpg(Pid::from_raw(pid), None).is_err());
@@ -167,7 +169,8 @@ fn nginx_is_listed_while_its_page_is_there() {
 fn with_checks_too_a_wrapper_is_one_thread_and_under_a_mebibyte() {
     let place = Place::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (port, checks) = (port.to_string(), format!("--check=listening,tcp:{port},http://127.0.0.1:{port}/,exec:true"));
+    let (port, checks) =
+        (port.to_string(), format!("--check=listening,tcp:{port},http://127.0.0.1:{port}/,exec:true"));
     let options = ["--id=small", "--interval=3", "--check-interval=100ms", &checks];
     let server = ["python3", "-m", "http.server", "--bind", "127.0.0.1", &port];
     let wrapper = place.wrapper(&options).start_with_log(&place.path().join("log"), &server);

@@ -46,7 +46,8 @@ fn registered_port(place: &Place, id: &str) -> Option<String> {
 #[test]
 fn listening_is_seen_without_being_told_where() {
     let place = Place::new();
-    let _wrapper = place.wrapper(&["--id=web1", "--ready-when=listening"]).start(&["python3", "-c", LISTENER]);
+    let _wrapper =
+        place.wrapper(&["--id=web1", "--ready-when=listening"]).start(&["python3", "-c", LISTENER]);
     is_listed_at_go(&place, "web1");
 }
 
@@ -117,14 +118,17 @@ fn a_command_of_the_users_says_when_in_the_environment_of_the_command() {
 #[test]
 fn a_connection_and_a_page_say_when() {
     let place = Place::new();
-    let script = "while ! test -e go; do sleep 0.02; done; exec python3 -m http.server --bind 127.0.0.1 $PORT";
+    let script =
+        "while ! test -e go; do sleep 0.02; done; exec python3 -m http.server --bind 127.0.0.1 $PORT";
     let options = ["--id=web1", "--port-env=PORT", "--ready-when=exec:test -e go"];
     let mut first = place.wrapper(&options).start(&["sh", "-c", script]);
     is_listed_at_go(&place, "web1");
     let port = registered_port(&place, "web1").unwrap();
-    for (id, condition) in
-        [("tcp1", format!("tcp:{port}")), ("tcp2", format!("tcp:localhost:{port}")), ("page", format!("http://127.0.0.1:{port}/go"))]
-    {
+    for (id, condition) in [
+        ("tcp1", format!("tcp:{port}")),
+        ("tcp2", format!("tcp:localhost:{port}")),
+        ("page", format!("http://127.0.0.1:{port}/go")),
+    ] {
         let options = ["--id", id, "--ready-when", &condition];
         let _other = place.wrapper(&options).start(&["sleep", "600"]);
         wait_until("the registration", || place.lists(id));
@@ -156,7 +160,9 @@ s.connect('\\0' + os.environ['NOTIFY_SOCKET'][1:]); s.send(b'STATUS=up\\nREADY=1
 fn the_command_says_it_on_a_descriptor() {
     for number in ["3", "9"] {
         let place = Place::new();
-        let script = format!("while ! test -e go; do sleep 0.02; done; echo >&{number}; echo more >&{number}; exec sleep 600");
+        let script = format!(
+            "while ! test -e go; do sleep 0.02; done; echo >&{number}; echo more >&{number}; exec sleep 600"
+        );
         let condition = format!("--ready-when=fd:{number}");
         let wrapper = place.wrapper(&["--id=web1", &condition]).start(&["sh", "-c", &script]);
         is_listed_at_go(&place, "web1");
@@ -229,7 +235,8 @@ fn a_free_port_is_told_the_command_and_registered() {
 fn a_crash_loop_leaves_no_trace_before_its_minimum_uptime() {
     let place = Place::new();
     for _ in 0..5 {
-        let output = place.wrapper(&["--id=crash", "--min-uptime=30s"]).output(&["sh", "-c", "sleep 0.1; exit 7"]);
+        let output =
+            place.wrapper(&["--id=crash", "--min-uptime=30s"]).output(&["sh", "-c", "sleep 0.1; exit 7"]);
         assert_eq!(output.status.code(), Some(7));
         assert!(output.stderr.is_empty());
     }

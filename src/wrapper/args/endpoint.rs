@@ -62,12 +62,7 @@ pub(super) struct EndpointArguments {
     /// service is registered when there is one, and again when it is another. Of several ports it is the lowest of those
     /// that other machines can reach, or else the lowest. A variable of the form `tcp://...` counts as none: Kubernetes sets it where there is a service
     /// called service-registry.
-    #[arg(
-        long,
-        help_heading = "Service",
-        env = "SERVICE_REGISTRY_PORT",
-        value_name = "PORT"
-    )]
+    #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_PORT", value_name = "PORT")]
     port: Option<Port>,
 
     /// Tell the command its port in this environment variable

@@ -98,7 +98,8 @@ mod tests {
         for text in ["started", "notify", "fd:3", "after:5s", "listening", "tcp:80", "exec:true"] {
             assert_eq!(text.parse::<Condition>().unwrap().to_string(), text);
         }
-        for text in ["", "ready", "started:1", "fd:", "fd:2", "fd:256", "fd:x", "after:", "after:soon", "fd"] {
+        for text in ["", "ready", "started:1", "fd:", "fd:2", "fd:256", "fd:x", "after:", "after:soon", "fd"]
+        {
             assert!(text.parse::<Condition>().is_err(), "{text}");
         }
     }

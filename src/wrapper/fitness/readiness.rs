@@ -60,9 +60,11 @@ impl Readiness {
                 Condition::Descriptor(number) => {
                     let nothing = format!("it has not written a line to descriptor {number}");
                     self.missing.send_replace(nothing.clone());
-                    if let Some(line) = self.line.take()
-                        && line.wait().await.is_err()
-                    {
+                    let has_written = match self.line.take() {
+                        Some(line) => line.wait().await.is_ok(),
+                        None => false,
+                    };
+                    if !has_written {
                         self.missing.send_replace(format!("{nothing}, and closed it"));
                         std::future::pending::<()>().await;
                     }

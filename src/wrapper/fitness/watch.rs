@@ -53,12 +53,11 @@ impl Watch {
         if self.plan.port == PortRule::Found {
             self.port = Some(self.find_port().await);
         }
-        match self.plan.check.take() {
-            Some(check) => self.check(check).await,
-            None => {
-                self.say(Fitness::Fit);
-                self.follow_port().await;
-            }
+        if let Some(check) = self.plan.check.take() {
+            self.check(check).await;
+        } else {
+            self.say(Fitness::Fit);
+            self.follow_port().await;
         }
     }
 
@@ -260,10 +259,13 @@ impl Checker {
                     OnUnhealthy::Stop => error!(reason, "is not healthy: stopping the child"),
                 }
             }
-            Verdict::Healthy => match self.unhealthy_since.take() {
-                Some(since) => warn!(after = ?since.elapsed(), "is healthy again"),
-                None => info!("is healthy"),
-            },
+            Verdict::Healthy => {
+                let since = self.unhealthy_since.take();
+                since.map_or_else(
+                    || info!("is healthy"),
+                    |since| warn!(after = ?since.elapsed(), "is healthy again"),
+                );
+            }
             Verdict::Unknown => {}
         }
     }

@@ -8,8 +8,8 @@ mod socket;
 
 use tracing::{debug, warn};
 
-use self::socket::{Manager, Message};
 pub(super) use self::socket::{Ears, Offer, Receiver};
+use self::socket::{Manager, Message};
 use crate::lease::Standing;
 use crate::lease::fleet::Member;
 use crate::registry::Recourse;

@@ -29,7 +29,9 @@ impl Probe {
         match ending {
             Ok(Ending::Code(0)) => Ok(()),
             Ok(Ending::Code(code)) => Err(Reason::new(format!("its check exits with {code}"))),
-            Ok(Ending::Signal(signal)) => Err(Reason::new(format!("its check was killed by signal {signal}"))),
+            Ok(Ending::Signal(signal)) => {
+                Err(Reason::new(format!("its check was killed by signal {signal}")))
+            }
             Err(_) => Err(Reason::new("its check was lost")),
         }
     }

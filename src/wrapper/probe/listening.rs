@@ -39,18 +39,15 @@ impl Probe {
 
     fn reason(&self, found: &Found) -> Reason {
         let wanted = self.port.map_or("on no TCP port".to_owned(), |port| format!("not on port {port}"));
-        let mut text = format!("it listens {wanted}");
         let others: Vec<_> = found.ports().iter().map(u16::to_string).collect();
-        if !others.is_empty() {
-            text += &format!(" but on {}", others.join(", "));
-        }
-        if found.denied > 0 {
-            let denied = found.denied;
-            text += &format!(
+        let others = if others.is_empty() { String::new() } else { format!(" but on {}", others.join(", ")) };
+        let blind = match found.denied {
+            0 => String::new(),
+            denied => format!(
                 ", for all that can be seen: {denied} of its processes cannot be looked into, as they are another user's"
-            );
-        }
-        Reason::new(text)
+            ),
+        };
+        Reason::new(format!("it listens {wanted}{others}{blind}"))
     }
 }
 
@@ -96,7 +93,9 @@ impl Listener {
     /// Whether it still is.
     fn is_there(&self) -> bool {
         inode_behind(&self.descriptor) == Some(self.inode)
-            && listening_in(self.pid).iter().any(|(inode, address)| (*inode, *address) == (self.inode, self.address))
+            && listening_in(self.pid)
+                .iter()
+                .any(|(inode, address)| (*inode, *address) == (self.inode, self.address))
     }
 }
 

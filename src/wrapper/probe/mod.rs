@@ -48,7 +48,7 @@ pub(super) enum Probe {
     Listening(listening::Probe),
     Tcp(tcp::Probe),
     #[cfg(feature = "http")]
-    Http(http::Probe),
+    Http(Box<http::Probe>),
     Exec(exec::Probe),
 }
 
@@ -60,7 +60,7 @@ impl Probe {
             }
             Target::Tcp { host, port } => Self::Tcp(tcp::Probe::new(host.clone(), *port)),
             #[cfg(feature = "http")]
-            Target::Http(url) => Self::Http(http::Probe::new(url.clone())),
+            Target::Http(url) => Self::Http(Box::new(http::Probe::new(url.clone()))),
             Target::Exec(command) => Self::Exec(exec::Probe::new(command.clone(), surroundings.clone())),
         }
     }

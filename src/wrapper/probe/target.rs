@@ -168,7 +168,17 @@ mod tests {
 
     #[test]
     fn anything_else_is_a_mistake() {
-        for text in ["", "nonsense", "listening:", "listening:0", "tcp", "tcp:", "tcp:x", "tcp:host:70000", "tcp:::1:80"] {
+        for text in [
+            "",
+            "nonsense",
+            "listening:",
+            "listening:0",
+            "tcp",
+            "tcp:",
+            "tcp:x",
+            "tcp:host:70000",
+            "tcp:::1:80",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
         assert!("exec: ".parse::<Target>().is_err());
