@@ -13,7 +13,7 @@ use tracing::debug;
 use super::journal::Journal;
 use super::{Action, Call, Clock, Credentials, Event, Lease, Policy, Request, Standing};
 use crate::message::chain;
-use crate::model::{Drained, InstanceId, Registration, ServiceId};
+use crate::model::{Drained, InstanceId, Metadata, Registration, ServiceId};
 use crate::registry::{self, Cause, Claim, Error, Owner, Recourse, Registry};
 
 /// What is to be kept registered, where, and how.
@@ -55,6 +55,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Keeper {
     wish: watch::Sender<Wish>,
+    metadata: watch::Sender<Metadata>,
     status: watch::Receiver<Status>,
 }
 
@@ -62,6 +63,11 @@ impl Keeper {
     /// Says what is wanted from now on.
     pub fn wish(&self, wish: Wish) {
         self.wish.send_replace(wish);
+    }
+
+    /// Has the next registration say this of the service; what is listed stays as it is.
+    pub fn amend(&self, change: impl FnOnce(&mut Metadata)) {
+        self.metadata.send_modify(change);
     }
 
     /// Where the lease stands now.
@@ -89,13 +95,15 @@ impl Keeper {
 /// A panic in it is told and answered with a new start: the child lives, so its registration has to.
 pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
     let (wish, wishes) = watch::channel(Wish::Idle);
+    let (metadata, amendments) = watch::channel(task.registration.metadata.clone());
     let (statuses, status) = watch::channel(Status { standing: Standing::Idle, failure: None });
     let clock = Arc::new(clock);
     tokio::spawn(async move {
         loop {
             let lease = Lease::new(task.policy.clone(), Rng::with_seed(seed(task.instance)));
-            let driver =
+            let mut driver =
                 Driver::new(task.clone(), Arc::clone(&clock), wishes.clone(), statuses.clone(), lease);
+            driver.amendments = Some(amendments.clone());
             match tokio::spawn(driver.run()).await {
                 Ok(()) => return,
                 Err(panic) => {
@@ -106,7 +114,7 @@ pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
             clock.sleep_until(clock.now() + pause).await;
         }
     });
-    Keeper { wish, status }
+    Keeper { wish, metadata, status }
 }
 
 /// What a driver asks for what to do: a [`Lease`], or one that a test has spoilt.
@@ -139,6 +147,8 @@ pub(super) struct Driver<C, L> {
     task: Task,
     clock: Arc<C>,
     wishes: watch::Receiver<Wish>,
+    /// What is to be known of the service, where that can change.
+    amendments: Option<watch::Receiver<Metadata>>,
     statuses: watch::Sender<Status>,
     lease: L,
     journal: Journal,
@@ -165,7 +175,17 @@ impl<C: Clock, L: Decide> Driver<C, L> {
     ) -> Self {
         wishes.mark_changed();
         let journal = Journal::new(&task.registration, task.registry.url());
-        Self { task, clock, wishes, statuses, lease, journal, drained: None, under_way: None }
+        Self {
+            task,
+            clock,
+            wishes,
+            amendments: None,
+            statuses,
+            lease,
+            journal,
+            drained: None,
+            under_way: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -195,6 +215,9 @@ impl<C: Clock, L: Decide> Driver<C, L> {
 
     fn send(&mut self, request: Request, now: Instant) {
         let timeout = request.timeout;
+        if let (Call::Register(_), Some(amendments)) = (&request.call, &self.amendments) {
+            self.task.registration.metadata = amendments.borrow().clone();
+        }
         let answer = Box::pin(call(self.task.clone(), request, self.drained.clone()));
         self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });
     }

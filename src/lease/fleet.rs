@@ -145,6 +145,17 @@ impl Fleet {
         }
     }
 
+    /// Has the next registration, everywhere, say this of the service. Where there is no room for it, it does not.
+    pub fn amend(&self, key: &str, value: &str) {
+        for lease in &self.leases {
+            lease.keeper.amend(|metadata| {
+                if let Ok(amended) = metadata.with(key, value) {
+                    *metadata = amended;
+                }
+            });
+        }
+    }
+
     /// Keeps none of them any more: the service is left to expire.
     pub fn abandon(&mut self) {
         self.leases.clear();

@@ -11,6 +11,7 @@
 mod cause;
 pub(super) mod key;
 mod stream;
+mod visit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use url::{Host, Url};
 
 pub use self::cause::HttpCause;
 pub(super) use self::stream::Stream;
+pub(crate) use self::visit::Visitor;
 use super::access::{ClientCertificate, Peer, Tls};
 use crate::model::Timestamp;
 

@@ -66,6 +66,8 @@ pub use self::error::{Cause, Error, Object, Recourse};
 pub use self::etcd::EtcdCause;
 #[cfg(feature = "http")]
 pub use self::http::HttpCause;
+#[cfg(feature = "http")]
+pub(crate) use self::http::Visitor;
 pub(crate) use self::url::Asks;
 #[cfg(feature = "http")]
 pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};

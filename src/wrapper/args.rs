@@ -1,11 +1,14 @@
 //! The wrapper's command line: what may be typed, and what it means.
 
 mod address;
+mod check;
 mod drain;
 mod endpoint;
 mod interfaces;
 mod list;
+mod port;
 mod presumed;
+mod readiness;
 mod settings;
 mod tombstone;
 
@@ -15,8 +18,10 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use self::check::CheckArguments;
 use self::drain::DrainArguments;
 use self::endpoint::EndpointArguments;
+use self::readiness::ReadinessArguments;
 pub use self::settings::{Destination, Settings};
 use self::tombstone::TombstoneArguments;
 use super::PROGRAM;
@@ -83,6 +88,12 @@ struct Arguments {
         value_parser = HeartbeatTimeout::parse
     )]
     interval: HeartbeatTimeout,
+
+    #[command(flatten)]
+    readiness: ReadinessArguments,
+
+    #[command(flatten)]
+    check: CheckArguments,
 
     #[command(flatten)]
     access: AccessArguments,
@@ -302,7 +313,8 @@ Exit status:
   the command's own; or the same signal, if one killed it (128+N as pid 1)
   127, 126   the command does not exist, cannot be executed
   125        the wrapper itself failed: bad usage, bad settings
-  100        registration failed under --abort-on-failure
+  100        the wrapper has stopped it: registration failed, or it was not ready in time, under
+             --abort-on-failure; or it was unhealthy, under --on-unhealthy=stop
 
 Environment:
   Each option can be given as SERVICE_REGISTRY_<OPTION>, in capitals and with `_` for `-` (--registry as

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpgrp, getpid, getppid, setpgid, tcgetpgrp, tcsetpgrp};
 use tracing::debug;
 
+use super::descriptor::{Ends, LinePipe};
 use super::ending::OWN_FAILURE;
 use super::environment::Changes;
 use super::inherited;
@@ -94,6 +95,7 @@ impl Child {
         launch: &Launch,
         blocked: &Blocked,
         notify: Option<&Offer>,
+        line: Option<&LinePipe>,
     ) -> Result<Self, StartError> {
         let failed = |source| {
             let command = launch.command.first();
@@ -111,6 +113,7 @@ impl Child {
                 None => launch.environment.clone(),
             },
             group: launch.group,
+            line: line.map(LinePipe::ends),
             death_signal: launch.death_signal,
             parent: getpid(),
         };
@@ -122,7 +125,7 @@ impl Child {
         }
         let child = command.spawn().map_err(failed)?;
         let pid = i32::try_from(child.id()).map_err(|_| failed(ErrorKind::Other.into()))?;
-        let_go_of_streams(notify);
+        let_go_of_streams(notify, line);
         Ok(Self { pid: Pid::from_raw(pid), group: launch.group })
     }
 
@@ -188,6 +191,7 @@ struct Birth {
     children_ignored: IgnoresChildren,
     environment: Changes,
     group: Group,
+    line: Option<Ends>,
     death_signal: Option<SignalNumber>,
     parent: Pid,
 }
@@ -219,6 +223,9 @@ impl Birth {
         if self.children_ignored == IgnoresChildren::Yes {
             set_action(Signal::SIGCHLD, SigHandler::SigIgn)?;
         }
+        if let Some(line) = self.line {
+            line.give()?;
+        }
         for fd in inherited::closed_streams() {
             let _ = nix::unistd::close(fd);
         }
@@ -228,15 +235,15 @@ impl Birth {
 
 /// Closes what is the child's alone. Held here as well, a pipe would not end when the child closes it, and a
 /// listening socket would go on accepting. Standard error stays: we write to it, too.
-fn let_go_of_streams(notify: Option<&Offer>) {
+fn let_go_of_streams(notify: Option<&Offer>, line: Option<&LinePipe>) {
     let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
     for stream in 0..=1 {
         // SAFETY: both are open descriptors, and nothing in this process reads or writes these streams.
         unsafe { libc::dup2(null.as_raw_fd(), stream) };
     }
     drop(null);
-    let mut ours: Vec<u32> =
-        notify.iter().flat_map(|offer| offer.descriptors()).map(i32::cast_unsigned).collect();
+    let of_offer = notify.iter().flat_map(|offer| offer.descriptors());
+    let mut ours: Vec<u32> = of_offer.chain(line.map(LinePipe::descriptor)).map(i32::cast_unsigned).collect();
     ours.sort_unstable();
     let mut first = 3;
     for keep in ours.into_iter().chain([u32::MAX]) {

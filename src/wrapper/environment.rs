@@ -3,7 +3,7 @@
 //! It is edited in the child, between fork and exec, where only async-signal-safe work is allowed: pointers are
 //! moved, nothing is allocated, and our own environment stays as it is.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 
 unsafe extern "C" {
     static mut environ: *mut *mut c_char;
@@ -16,26 +16,63 @@ const PIDS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 /// The service manager's socket (`sd_notify(3)`).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
+/// What the service manager and socket activation tell one process, and nobody whom it starts.
+const FOR_THE_CHILD_ALONE: [&str; 6] =
+    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC", NOTIFY_SOCKET];
+
 /// What is different in the child's environment.
 #[derive(Debug, Clone)]
 pub(super) struct Changes {
     /// Variables that are missing there.
     pub(super) secrets: Vec<&'static str>,
     pids: [Entry; PIDS.len()],
-    /// Takes the place of the variable that names the service manager's socket.
-    notify: Option<Entry>,
+    /// `NAME=value`, in place of what we have by that name, or behind all else.
+    set: Vec<Setting>,
+    /// Where the environment is put together that is longer than ours.
+    room: Vec<Slot>,
 }
+
+#[derive(Debug, Clone)]
+struct Setting {
+    entry: CString,
+    is_made: bool,
+}
+
+/// A place for a pointer to an entry.
+#[derive(Debug, Clone)]
+#[repr(transparent)]
+struct Slot(*mut c_char);
+
+// SAFETY: it is null until the one thread of the child writes to it.
+unsafe impl Send for Slot {}
+// SAFETY: likewise.
+unsafe impl Sync for Slot {}
 
 impl Changes {
     pub(super) fn without(secrets: Vec<&'static str>) -> Self {
-        Self { secrets, pids: [Entry::EMPTY; PIDS.len()], notify: None }
+        Self { secrets, pids: [Entry::EMPTY; PIDS.len()], set: Vec::new(), room: Vec::new() }
     }
 
     /// The same, with `socket` as the service manager's.
     pub(super) fn with_notify_socket(&self, socket: &str) -> Self {
-        let mut entry = Entry::EMPTY;
-        entry.write(NOTIFY_SOCKET.bytes().chain([b'=']).chain(socket.bytes()));
-        Self { notify: Some(entry), ..self.clone() }
+        self.with(NOTIFY_SOCKET, socket)
+    }
+
+    /// The same, with this variable. (One with a NUL in it cannot be, and is left out.)
+    pub(super) fn with(&self, name: &str, value: &str) -> Self {
+        let mut more = self.clone();
+        let entry = CString::new(format!("{name}={value}"));
+        more.set.extend(entry.map(|entry| Setting { entry, is_made: false }));
+        let present = std::env::vars_os().count();
+        more.room = vec![Slot(std::ptr::null_mut()); present + more.set.len() + 1];
+        more
+    }
+
+    /// What a program sees that looks at the child for us.
+    pub(super) fn for_a_check(&self) -> Self {
+        let mut changes = self.clone();
+        changes.secrets.extend(FOR_THE_CHILD_ALONE);
+        changes
     }
 
     /// Makes them, in this process: the child, before exec. `parent` is the wrapper's pid.
@@ -50,7 +87,9 @@ impl Changes {
             if from.is_null() {
                 return;
             }
-            let mut to = from;
+            // `Slot` is its pointer.
+            let mut to = if self.room.is_empty() { from } else { self.room.as_mut_ptr().cast() };
+            let first = to;
             while !(*from).is_null() {
                 let entry = CStr::from_ptr(*from).to_bytes();
                 if !self.secrets.iter().any(|name| value_of(entry, name).is_some()) {
@@ -59,14 +98,24 @@ impl Changes {
                 }
                 from = from.add(1);
             }
+            for setting in self.set.iter().filter(|setting| !setting.is_made) {
+                *to = setting.entry.as_ptr().cast_mut();
+                to = to.add(1);
+            }
             *to = std::ptr::null_mut();
+            environ = first;
         }
     }
 
-    /// What takes the place of an entry that names `parent`, or the service manager.
+    /// What takes the place of an entry that names `parent`, or a variable that is set anew.
     fn replacement(&mut self, entry: &[u8], parent: u32, child: u32) -> Option<*mut c_char> {
-        if let (Some(notify), Some(_)) = (&mut self.notify, value_of(entry, NOTIFY_SOCKET)) {
-            return Some(notify.0.as_mut_ptr().cast());
+        let name = &entry[..entry.iter().position(|byte| *byte == b'=')?];
+        let is_of_that_name = |setting: &&mut Setting| {
+            setting.entry.as_bytes().strip_prefix(name).is_some_and(|rest| rest.starts_with(b"="))
+        };
+        if let Some(setting) = self.set.iter_mut().find(is_of_that_name) {
+            setting.is_made = true;
+            return Some(setting.entry.as_ptr().cast_mut());
         }
         let index = PIDS.iter().position(|name| value_of(entry, name).is_some())?;
         let value = value_of(entry, PIDS[index])?;
@@ -79,7 +128,7 @@ fn value_of<'a>(entry: &'a [u8], name: &str) -> Option<&'a [u8]> {
     entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
-/// Room for a name, `=`, a number or a name that the kernel chose, and the NUL behind it.
+/// Room for a name, `=`, a number, and the NUL behind it.
 #[derive(Debug, Clone, Copy)]
 struct Entry([u8; 32]);
 

@@ -8,10 +8,13 @@
 pub mod args;
 mod child;
 mod daemon;
+mod descriptor;
 mod ending;
 mod environment;
+mod fitness;
 mod inherited;
 mod notify;
+mod probe;
 mod reaper;
 mod signal_number;
 mod signals;
@@ -32,9 +35,13 @@ use tracing::{error, info, warn};
 
 use self::args::{Destination, Orphans, Settings};
 use self::child::Child;
+use self::descriptor::{Line, LinePipe};
 pub use self::ending::Ending;
-use self::notify::{Notifier, Offer, Receiver};
-use self::reaper::Change;
+use self::ending::OWN_FAILURE;
+use self::fitness::{Fitness, News, Observer};
+use self::notify::{Ears, Notifier, Offer, Receiver};
+use self::probe::Surroundings;
+use self::reaper::{Change, Wards};
 use self::signal_number::SignalNumber;
 use self::signals::{Blocked, Delivery, Notice, Purpose, Signals};
 use self::stop::Stop;
@@ -59,8 +66,15 @@ pub fn run(settings: &Settings) -> Ending {
     if settings.orphans == Orphans::Adopt {
         child::adopt_orphans();
     }
-    let offer = Offer::new();
-    let child = match Child::start(&settings.launch, &blocked, offer.as_ref()) {
+    let offer = Offer::new(if settings.fitness.wants_notify() { Ears::Ours } else { Ears::Managers });
+    let line = match settings.fitness.descriptor().map(LinePipe::new).transpose() {
+        Ok(line) => line,
+        Err(error) => {
+            complain(&format!("{PROGRAM}: cannot make a pipe for --ready-when: {error}\n"));
+            return Ending::Code(OWN_FAILURE);
+        }
+    };
+    let child = match Child::start(&settings.launch, &blocked, offer.as_ref(), line.as_ref()) {
         Ok(child) => child,
         Err(error) => {
             complain(&report(PROGRAM, &error));
@@ -70,7 +84,7 @@ pub fn run(settings: &Settings) -> Ending {
     share_one_heap();
     let ending = match runtime(settings) {
         Ok(runtime) => {
-            let ending = runtime.block_on(supervise(settings, &child, &blocked, offer));
+            let ending = runtime.block_on(supervise(settings, &child, &blocked, offer, line));
             // To drop it would close every registry, which takes time: a process's end closes them as well.
             std::mem::forget(runtime);
             ending
@@ -93,19 +107,26 @@ fn share_one_heap() {
 }
 
 /// One thread for everything; the file of an embedded registry gets another while it is being used, and so does the
-/// look-up of a name. One registry whose name is looked up in vain leaves enough of them to the others.
+/// look-up of a name. One name, of a registry or a check, that is looked up in vain leaves enough of them to the others.
 fn runtime(settings: &Settings) -> io::Result<Runtime> {
     // It panics where it does not get the descriptors that it needs, which are fewer than these.
     let spare: Vec<_> = (0..4).map(|_| io::pipe()).collect::<io::Result<_>>()?;
     drop(spare);
+    let may_wait_for_names = settings.registries.len() > 1 || settings.fitness.names_a_host();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(if settings.registries.len() > 1 { 64 } else { 4 })
+        .max_blocking_threads(if may_wait_for_names { 64 } else { 4 })
         .thread_keep_alive(Duration::from_millis(1))
         .build()
 }
 
-async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer: Option<Offer>) -> Ending {
+async fn supervise(
+    settings: &Settings,
+    child: &Child,
+    blocked: &Blocked,
+    offer: Option<Offer>,
+    line: Option<LinePipe>,
+) -> Ending {
     let signals = match blocked.listen() {
         Ok(signals) => signals,
         Err(error) => return supervise_unregistered(child, blocked, &error),
@@ -115,9 +136,12 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let began = Instant::now();
     let tasks = tasks(settings);
     let lease = Fleet::new(leases(settings, &tasks), settings.require);
-    let supervision = Supervision::new(settings.stop_policy());
-    let (manager, words) = match offer.map(Offer::accept).transpose() {
-        Ok(Some((manager, words))) => (Some(manager), words),
+    let wards = Wards::default();
+    let observer = observer(settings, child, line, &wards);
+    let fitness = if observer.is_some() { Fitness::Unfit } else { Fitness::Fit };
+    let supervision = Supervision::new(settings.stop_policy(), fitness);
+    let (manager, receiver) = match offer.map(Offer::accept).transpose() {
+        Ok(Some((manager, receiver))) => (manager, receiver),
         Ok(None) => (None, Receiver::default()),
         Err(error) => {
             warn!(error = %error, "cannot listen to what the command tells the service manager");
@@ -131,22 +155,40 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     let registries = tasks.iter().map(|task| Arc::clone(&task.registry)).collect();
     let estate = Estate { service: settings.registration.id.clone(), began, registries, writing: None };
     let (stop, grace, extend_at) = (Stop::default(), settings.stop_grace(), None);
+    let port = Port::default();
     let supervisor = Supervisor {
         child,
         pid_file,
         following,
         signals,
+        wards,
+        observer,
+        port,
         tasks,
         lease,
         supervision,
         stop,
         grace,
         extend_at,
-        words,
+        words: receiver,
         notifier,
         estate,
     };
     supervisor.run().await
+}
+
+/// Who looks whether the service can serve, where that is asked for.
+fn observer(settings: &Settings, child: &Child, line: Option<LinePipe>, wards: &Wards) -> Option<Observer> {
+    let line: Option<Line> = match line.map(LinePipe::accept).transpose() {
+        Ok(line) => line,
+        Err(error) => {
+            warn!(error = %error, "cannot listen to what the command writes to its descriptor");
+            None
+        }
+    };
+    let environment = settings.launch.environment.clone();
+    let surroundings = Surroundings { wards: wards.clone(), environment };
+    Observer::start(&settings.fitness, surroundings, line, child.pid)
 }
 
 /// What is left to do when there are no descriptors to be had: the child lives, so signals and its end are passed
@@ -158,7 +200,7 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -
             Notice::Signal(signal) if child.has_got(&signal) => {}
             Notice::Signal(signal) => child.signal(&signal),
             Notice::Children => {
-                for change in reaper::reap(child.pid) {
+                for change in reaper::reap(child.pid, &Wards::default()) {
                     match change {
                         Change::Ended(ending) => return ending,
                         Change::Stopped(signal) if supervision::is_job_control(signal) => {
@@ -216,6 +258,10 @@ struct Supervisor {
     /// The search for it, once the child has ended.
     following: Option<Following>,
     signals: Signals,
+    /// Who else we have started.
+    wards: Wards,
+    observer: Option<Observer>,
+    port: Port,
     tasks: Vec<Task>,
     lease: Fleet,
     supervision: Supervision,
@@ -265,22 +311,26 @@ impl Supervisor {
             notice = self.signals.next() => match notice {
                 Notice::Signal(signal) => vec![Event::Signal(signal)],
                 Notice::Children => {
-                    let changes = reaper::reap(self.child.pid);
+                    let changes = reaper::reap(self.child.pid, &self.wards);
                     changes.into_iter().filter_map(|change| self.child_event(change)).collect()
                 }
             },
             daemon = or_never(self.following.as_mut().map(|following| &mut following.search)) => self.follow(daemon),
             words = self.words.next(self.child.pid) => {
                 self.notifier.heard(&words);
+                if let Some(observer) = self.observer.as_ref().filter(|_| words.says_ready()) {
+                    observer.heard_ready();
+                }
                 vec![]
             }
             () = or_never(self.estate.writing.as_mut()) => {
                 self.estate.writing = None;
                 vec![Event::Entombed]
             }
-            () = self.lease.changed() => vec![self.lease_event()],
             () = self.stop.unlisted() => vec![Event::Unlisted],
             () = or_never(self.extend_at.map(tokio::time::sleep_until)) => vec![],
+            news = or_never(self.observer.as_mut().map(Observer::next)) => vec![self.fitness_event(news)],
+            () = self.lease.changed() => self.lease_events(),
             () = or_never(deadline.map(tokio::time::sleep_until)) => vec![Event::DeadlineReached],
         }
     }
@@ -312,12 +362,45 @@ impl Supervisor {
         let held = self.following.take().map(|following| following.held).unwrap_or_default();
         let Some(pid) = daemon else { return vec![Event::ChildEnded(Ending::Code(0))] };
         self.child = Child::following(pid);
+        if let Some(observer) = &self.observer {
+            observer.follow(pid);
+        }
         for signal in &held {
             self.child.signal(signal);
         }
         // It may have ended before it was known.
-        let changes = reaper::reap(pid);
+        let changes = reaper::reap(pid, &self.wards);
         changes.into_iter().filter_map(|change| self.child_event(change)).collect()
+    }
+
+    /// A port that has changed is registered once the old entry is gone: nobody is led to a port where nobody is.
+    fn fitness_event(&mut self, news: News) -> Event {
+        if news.port == self.port.registered || news.fitness == Fitness::Hopeless {
+            self.port.coming = None;
+            return Event::Fit(news.fitness);
+        }
+        self.port.coming = Some(news);
+        if self.port.is_in {
+            return Event::Fit(Fitness::Unfit);
+        }
+        self.port_arrives().unwrap_or(Event::Fit(news.fitness))
+    }
+
+    fn port_arrives(&mut self) -> Option<Event> {
+        let News { fitness, port } = self.port.coming.take()?;
+        if let Some(port) = port {
+            self.lease.amend("port", &port.to_string());
+        }
+        self.port.registered = port;
+        Some(Event::Fit(fitness))
+    }
+
+    fn lease_events(&mut self) -> Vec<Event> {
+        let event = self.lease_event();
+        let Event::Lease(overview) = &event else { return vec![event] };
+        self.port.is_in &= overview.standing != Standing::Withdrawn;
+        let arrival = if self.port.is_in { None } else { self.port_arrives() };
+        [event].into_iter().chain(arrival).collect()
     }
 
     fn lease_event(&mut self) -> Event {
@@ -378,8 +461,10 @@ impl Supervisor {
                 } else {
                     self.stop = Stop::default();
                 }
+                self.port.is_in |= wish == Wish::Listed;
                 self.lease.wish(wish);
             }
+            Effect::Suspend => self.lease.wish(Wish::Unlisted),
             Effect::Abandon => self.lease.abandon(),
             Effect::Pass(signal) => {
                 if signal.purpose == Purpose::Stop {
@@ -410,11 +495,21 @@ impl Supervisor {
                     warn!("no answer in time: the entry may not say how the command has ended");
                 }
                 self.tell_of_those_left();
+                self.wards.kill();
                 return Some(ending);
             }
         }
         None
     }
+}
+
+/// The port that was found and is registered, and another that is to be.
+#[derive(Default)]
+struct Port {
+    registered: Option<u16>,
+    /// Whether the service is in the registry, or on its way in or out.
+    is_in: bool,
+    coming: Option<News>,
 }
 
 /// The search for a daemon, and the signals that are to reach it.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::child::Group;
 use super::ending::{Ending, NOT_REGISTERED};
+use super::fitness::Fitness;
 use super::signal_number::SignalNumber;
 use super::signals::{Delivery, Origin, Purpose};
 use super::tombstone::BUDGET;
@@ -114,6 +115,7 @@ pub(super) enum Event {
     Unlisted,
     /// The tombstone is written.
     Entombed,
+    Fit(Fitness),
     DeadlineReached,
 }
 
@@ -121,6 +123,8 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Wish(Wish),
+    /// Leave the registry, to come back: nobody stops.
+    Suspend,
     /// Keep no lease any more: what is listed expires.
     Abandon,
     Pass(Delivery),
@@ -145,6 +149,8 @@ pub(super) struct Supervision {
     was_listed: bool,
     /// Since when it is out of the registry.
     out_since: Option<Instant>,
+    /// Whether the service can serve, for all that is asked of it: otherwise it is not listed.
+    fitness: Fitness,
     job: Job,
 }
 
@@ -192,10 +198,17 @@ enum Phase {
 }
 
 impl Supervision {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy, fitness: Fitness) -> Self {
         let lease = Overview::of(&[Standing::Idle], Require::All);
-        let (was_listed, out_since) = (false, None);
-        Self { policy, phase: Phase::Running, lease, was_listed, out_since, job: Job::Running }
+        Self {
+            policy,
+            phase: Phase::Running,
+            lease,
+            was_listed: false,
+            out_since: None,
+            fitness,
+            job: Job::Running,
+        }
     }
 
     /// Until when a drain may hold back what asked for the end, while it is held back: that takes longer than whoever
@@ -224,7 +237,7 @@ impl Supervision {
 
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Started => vec![Effect::Wish(Wish::Listed)],
+            Event::Started => self.list(),
             Event::Signal(signal) => self.signalled(signal, now),
             Event::ChildStopped(signal) if is_job_control(signal) => {
                 self.job = Job::Stopped;
@@ -243,7 +256,25 @@ impl Supervision {
                 Phase::Leaving { ending, .. } => vec![Effect::End(ending)],
                 _ => vec![],
             },
+            Event::Fit(fitness) => self.fitness_is(fitness, now),
             Event::DeadlineReached => self.due(now),
+        }
+    }
+
+    /// Lists the service, if it can serve.
+    fn list(&self) -> Vec<Effect> {
+        if self.fitness == Fitness::Fit { vec![Effect::Wish(Wish::Listed)] } else { vec![] }
+    }
+
+    fn fitness_is(&mut self, fitness: Fitness, now: Instant) -> Vec<Effect> {
+        let before = std::mem::replace(&mut self.fitness, fitness);
+        if before == fitness || !matches!(self.phase, Phase::Running) {
+            return vec![];
+        }
+        match fitness {
+            Fitness::Fit => self.list(),
+            Fitness::Unfit => vec![Effect::Suspend],
+            Fitness::Hopeless => self.refused(now),
         }
     }
 
@@ -416,7 +447,7 @@ impl Supervision {
         }
     }
 
-    /// It could not be registered, and has to be: wherever it is, it leaves, and the child ends.
+    /// It could not be registered, or cannot serve, and has to: wherever it is, it leaves, and the child ends.
     fn refused(&mut self, now: Instant) -> Vec<Effect> {
         let is_never = self.policy.deregister == Deregister::Never;
         let mut effects = vec![if is_never { Effect::Abandon } else { Effect::Wish(Wish::Unlisted) }];
@@ -450,7 +481,7 @@ impl Supervision {
                 vec![Effect::Kill]
             }
             // It was interrupted, and did not mind: it is as alive as before.
-            Phase::Stopping { .. } => vec![Effect::Wish(Wish::Listed)],
+            Phase::Stopping { .. } => self.list(),
             Phase::Aborting { .. } => {
                 self.phase = Phase::Aborting { kill_at: None };
                 vec![Effect::Kill]

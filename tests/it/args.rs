@@ -57,6 +57,22 @@ fn mistakes_are_told_in_a_line_and_nothing_is_started() {
         ("--api-key-file=/no/such/file", "cannot read `/no/such/file`"),
         ("--intervall=20", "--intervall"),
         ("--abort-on-failure=maybe", "--abort-on-failure"),
+        ("--port=0", "1 to 65535, or `auto`"),
+        ("--port-env=1X", "--port-env"),
+        ("--ready-when=soon", "--ready-when: `soon` is not known"),
+        ("--ready-when=fd:2", "`2` is no descriptor from 3 to 255"),
+        ("--ready-when=fd:3,fd:4", "there can be one `fd:N`"),
+        ("--ready-when=after:soon", "`soon` is no time"),
+        ("--ready-when=tcp:0", "`0` is no port from 1 to 65535"),
+        ("--ready-when=http://me:sesame@[", "no URL of a page"),
+        ("--ready-timeout=0", "1 ms to 1 day"),
+        ("--min-uptime=2d", "0 to 1 day"),
+        ("--check=notify", "--check: `notify` is not known"),
+        ("--check=exec:", "has no command"),
+        ("--check-interval=1ms", "100 ms to 1 hour"),
+        ("--check-rise=0", "1 to 100"),
+        ("--check-fall=101", "1 to 100"),
+        ("--on-unhealthy=panic", "--on-unhealthy"),
     ] {
         is_refused(&place, &[option], expected);
     }

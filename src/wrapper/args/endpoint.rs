@@ -1,10 +1,15 @@
 //! What a service is, and where it can be reached: options that end up in its metadata.
 
+use std::io;
+use std::num::NonZeroU16;
+
 use clap::Args;
 
 use super::address::{self, AddressError};
+use super::port::{self, Port};
 use crate::model::{self, Metadata};
 use crate::registry::RegistryUrl;
+use crate::wrapper::fitness::PortRule;
 
 const ADDRESS_HELP: &str = "\
 Where it can be reached: an address, or where to take one from
@@ -50,22 +55,55 @@ pub(super) struct EndpointArguments {
     )]
     address: Option<String>,
 
-    /// The port it can be reached at: 1 to 65535
+    /// The port it can be reached at: 1 to 65535, or `auto`
     ///
-    /// The command is not told: it has to be given the same. It is the metadata `port`, and beats the `port` of
-    /// --metadata. A variable of the form `tcp://...` counts as none: Kubernetes sets it where there is a service
+    /// The command is not told (but see --port-env): it has to be given the same. It is the metadata `port`, and beats
+    /// the `port` of --metadata. With `auto`, it is the TCP port that the command listens on, as the kernel has it; the
+    /// service is registered when there is one, and again when it is another. Of several ports it is the lowest of those
+    /// that other machines can reach, or else the lowest. A variable of the form `tcp://...` counts as none: Kubernetes sets it where there is a service
     /// called service-registry.
+    #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_PORT", value_name = "PORT")]
+    port: Option<Port>,
+
+    /// Tell the command its port in this environment variable
+    ///
+    /// It is that of --port, or else a free one that is chosen (and registered). Chosen ports are free on all addresses
+    /// when the command is started: in the moment until it listens, another process could take it.
     #[arg(
         long,
         help_heading = "Service",
-        env = "SERVICE_REGISTRY_PORT",
-        value_name = "PORT",
-        value_parser = clap::value_parser!(u16).range(1..)
+        env = "SERVICE_REGISTRY_PORT_ENV",
+        value_name = "NAME",
+        value_parser = port::variable
     )]
-    port: Option<u16>,
+    port_env: Option<String>,
+}
+
+/// What is said of the port.
+pub(super) struct Ports {
+    pub(super) rule: PortRule,
+    /// The variable that tells the command, and what it tells.
+    pub(super) variable: Option<(String, u16)>,
 }
 
 impl EndpointArguments {
+    /// Which port it is, as far as that is known before the command runs. One may be chosen.
+    ///
+    /// # Errors
+    /// When there is no free one.
+    pub(super) fn ports(&mut self) -> io::Result<Ports> {
+        let rule = if self.port == Some(Port::Auto) { PortRule::Found } else { PortRule::Named };
+        let Some(name) = self.port_env.clone() else { return Ok(Ports { rule, variable: None }) };
+        let number = match self.port {
+            Some(Port::Number(number)) => number.get(),
+            Some(Port::Auto) | None => port::free()?,
+        };
+        if self.port.is_none() {
+            self.port = NonZeroU16::new(number).map(Port::Number);
+        }
+        Ok(Ports { rule, variable: Some((name, number)) })
+    }
+
     /// Puts what was said behind the pairs of --metadata: the last value of a key counts.
     pub(super) fn add_to(
         &self,
@@ -76,9 +114,13 @@ impl EndpointArguments {
         if let Some(name) = &self.name {
             add("name", name.clone());
         }
-        if let Some(port) = self.port {
-            add("port", port.to_string());
+        match self.port {
+            Some(Port::Number(port)) => add("port", port.to_string()),
+            // Until it is found, there is none; `auto` beats what --metadata says, too.
+            Some(Port::Auto) => pairs.retain(|(key, _)| key != "port"),
+            None => {}
         }
+        let mut add = |key: &str, value: String| pairs.push((key.to_owned(), value));
         if let Some(what) = &self.address {
             let host = address::resolve(what, registries)?;
             add("host", host.clone());

@@ -1,6 +1,7 @@
 //! What the command line means: checked, and free of how it was said.
 
 use std::ffi::OsString;
+use std::io;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use clap::ArgMatches;
 use tracing::warn;
 
 use super::address::AddressError;
+use super::check::CheckError;
 use super::endpoint::EndpointArguments;
+use super::readiness::ReadinessError;
 use super::{Arguments, Conflict, OnDeath, Orphans, Required, list, presumed};
 use crate::command_line::AccessError;
 use crate::lease::fleet::Require;
@@ -19,6 +22,7 @@ use crate::model::{self, Metadata, Registration, ServiceId, Tag, Tags};
 use crate::registry::{Access, RegistryUrl};
 use crate::wrapper::child::{Group, Launch};
 use crate::wrapper::environment::Changes;
+use crate::wrapper::fitness::{IfLate, Plan, PortRule};
 use crate::wrapper::notify::ReadyWhen;
 use crate::wrapper::signal_number::SignalNumber;
 use crate::wrapper::supervision::{self, Deregister, Drain, Legacy};
@@ -36,6 +40,8 @@ pub struct Settings {
     pub(in crate::wrapper) orphans: Orphans,
     pub(in crate::wrapper) pid_file: Option<PathBuf>,
     pub(in crate::wrapper) ready_when: ReadyWhen,
+    /// What makes the service fit to be listed.
+    pub(in crate::wrapper) fitness: Plan,
     stop_signal: SignalNumber,
     stop_timeout: Option<Duration>,
     drain: Option<Drain>,
@@ -59,11 +65,13 @@ pub struct Destination {
 
 impl Settings {
     /// Checks what was said.
-    pub(super) fn new(arguments: Arguments, matches: &ArgMatches) -> Result<Self, Refusal> {
+    pub(super) fn new(mut arguments: Arguments, matches: &ArgMatches) -> Result<Self, Refusal> {
         if arguments.pid_file.is_some() && arguments.orphans == Orphans::Leave {
             return Err(Refusal::NotOurs);
         }
         let drain = arguments.drain.drain(arguments.deregister)?;
+        let ports = arguments.endpoint.ports().map_err(Refusal::NoFreePort)?;
+        let fitness = fitness(&arguments, ports.rule)?;
         let mut warnings = Vec::new();
         let mut secret_variables = Vec::new();
         let mut targets = Vec::new();
@@ -85,6 +93,15 @@ impl Settings {
             tags: tags(&arguments.tags)?,
             metadata: metadata(pairs, &arguments.endpoint, &urls)?,
         };
+        if ports.rule == PortRule::Found {
+            let refuse = |source| Refusal::Value { flag: "metadata", source };
+            registration.metadata.with("port", "65535").map_err(refuse)?;
+        }
+        let environment = Changes::without(secret_variables);
+        let environment = match ports.variable {
+            Some((name, number)) => environment.with(&name, &number.to_string()),
+            None => environment,
+        };
         let destination = |(url, access)| {
             let registration = presumed::completed(&registration, &url, &arguments.command);
             Destination { url, access, registration }
@@ -94,7 +111,7 @@ impl Settings {
             registration,
             launch: Launch {
                 command: arguments.command,
-                environment: Changes::without(secret_variables),
+                environment,
                 group: if arguments.signal_group { Group::Own } else { Group::Shared },
                 death_signal: (arguments.on_wrapper_death == OnDeath::Stop).then_some(arguments.stop_signal),
             },
@@ -105,6 +122,7 @@ impl Settings {
             orphans: arguments.orphans,
             pid_file: arguments.pid_file,
             ready_when: arguments.notify,
+            fitness,
             stop_signal: arguments.stop_signal,
             stop_timeout: arguments.stop_timeout,
             drain,
@@ -167,6 +185,12 @@ pub(super) enum Refusal {
     Pair(String),
     #[error("--address")]
     Address(#[from] AddressError),
+    #[error("--ready-when")]
+    Readiness(#[from] ReadinessError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("--port-env: there is no free port")]
+    NoFreePort(#[source] io::Error),
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error("--pid-file: a daemon cannot be followed with --orphans=leave")]
@@ -182,9 +206,27 @@ impl Hint for Refusal {
             Self::Address(error) => error.hint(),
             Self::Access(error) => error.hint(),
             Self::NeverLeaves { .. } => Some("use --deregister=on-stop, or do without".to_owned()),
-            Self::Value { .. } | Self::NotOurs => None,
+            Self::Readiness(ReadinessError::Condition(error)) => error.hint(),
+            Self::Check(CheckError::Target(error)) => error.hint(),
+            Self::Check(CheckError::Timeout { .. })
+            | Self::Readiness(ReadinessError::Descriptors)
+            | Self::NoFreePort(_)
+            | Self::Value { .. }
+            | Self::NotOurs => None,
         }
     }
+}
+
+/// What makes the service fit to be listed.
+fn fitness(arguments: &Arguments, port: PortRule) -> Result<Plan, Refusal> {
+    Ok(Plan {
+        ready_when: arguments.readiness.conditions()?,
+        ready_timeout: arguments.readiness.ready_timeout,
+        if_late: if arguments.abort_on_failure { IfLate::Stop } else { IfLate::Wait },
+        min_uptime: arguments.readiness.min_uptime.unwrap_or_default(),
+        check: arguments.check.check()?,
+        port,
+    })
 }
 
 fn default_id(command: &[OsString]) -> ServiceId {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+pub(super) use self::socket::{Ears, Offer, Receiver};
 use self::socket::{Manager, Message};
-pub(super) use self::socket::{Offer, Receiver};
 use crate::lease::Standing;
 use crate::lease::fleet::Member;
 use crate::registry::Recourse;

@@ -28,6 +28,13 @@ pub(in crate::wrapper) struct Message {
     pub(super) descriptors: Vec<OwnedFd>,
 }
 
+impl Message {
+    /// Whether it says that the sender is ready.
+    pub(in crate::wrapper) fn says_ready(&self) -> bool {
+        self.text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+    }
+}
+
 /// The service manager.
 #[derive(Debug)]
 pub(in crate::wrapper) struct Manager {
@@ -57,21 +64,34 @@ impl Manager {
     }
 }
 
+/// Who listens to what the child says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::wrapper) enum Ears {
+    /// The service manager, if there is one.
+    Managers,
+    /// We as well.
+    Ours,
+}
+
 /// A socket for the child to speak to, made before it is started.
 #[derive(Debug)]
 pub(in crate::wrapper) struct Offer {
-    manager: Manager,
+    /// Whom to pass on to.
+    manager: Option<Manager>,
     socket: OwnedFd,
     /// What the child's environment calls it.
     pub(in crate::wrapper) name: String,
 }
 
 impl Offer {
-    /// One, if there is a service manager to pass on to.
+    /// One, if there is a service manager to pass on to, or we want to hear ourselves what the child says.
     ///
     /// Its name is in the abstract namespace, chosen by the kernel: no directory has to be there, or writable.
-    pub(in crate::wrapper) fn new() -> Option<Self> {
-        let manager = Manager::from_environment()?;
+    pub(in crate::wrapper) fn new(ears: Ears) -> Option<Self> {
+        let manager = Manager::from_environment();
+        if manager.is_none() && ears == Ears::Managers {
+            return None;
+        }
         let socket = datagram_socket().ok()?;
         setsockopt(&socket, sockopt::PassCred, &true).ok()?;
         bind(socket.as_raw_fd(), &UnixAddr::new_unnamed()).ok()?;
@@ -80,12 +100,13 @@ impl Offer {
         Some(Self { manager, socket, name })
     }
 
-    pub(in crate::wrapper) fn descriptors(&self) -> [RawFd; 2] {
-        [self.manager.socket.as_raw_fd(), self.socket.as_raw_fd()]
+    pub(in crate::wrapper) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let of_manager = self.manager.as_ref().map(|manager| manager.socket.as_raw_fd());
+        of_manager.into_iter().chain([self.socket.as_raw_fd()])
     }
 
     /// Listens to it from now on.
-    pub(in crate::wrapper) fn accept(self) -> io::Result<(Manager, Receiver)> {
+    pub(in crate::wrapper) fn accept(self) -> io::Result<(Option<Manager>, Receiver)> {
         // SAFETY: the socket is owned, and closed only when it is dropped.
         let socket = unsafe { AsyncFd::register_with_interest(self.socket, Interest::READABLE) }?;
         Ok((self.manager, Receiver { socket: Some(socket) }))

@@ -26,7 +26,7 @@ impl Scene {
     }
 
     fn with(policy: Policy) -> Self {
-        let mut scene = Self { supervision: Supervision::new(policy), now: Instant::now() };
+        let mut scene = Self { supervision: Supervision::new(policy, Fitness::Fit), now: Instant::now() };
         assert_eq!(scene.on(Event::Started), [Effect::Wish(Wish::Listed)]);
         scene.lease(Standing::Held);
         scene
@@ -421,7 +421,7 @@ fn a_registry_that_does_not_answer_is_no_reason_not_to_drain() {
 fn nobody_drains_whom_nobody_can_know() {
     let drain = Some(Drain { limit: LIMIT, ends: Ends::AtLimit });
     let new = || {
-        let supervision = Supervision::new(Policy { drain, ..policy() });
+        let supervision = Supervision::new(Policy { drain, ..policy() }, Fitness::Fit);
         Scene { supervision, now: Instant::now() }
     };
     for standing in [Standing::Idle, Standing::Failing, Standing::Waiting] {
@@ -513,4 +513,54 @@ fn entombing(deregister: Deregister) -> Scene {
     let mut policy = Scene::new(deregister).supervision.policy;
     policy.legacy = Legacy::Tombstone;
     Scene::with(policy)
+}
+
+impl Scene {
+    /// A service that has not been fit yet.
+    fn unfit() -> Self {
+        let scene = Self::new(Deregister::OnStop);
+        let policy = scene.supervision.policy;
+        let mut scene = Self { supervision: Supervision::new(policy, Fitness::Unfit), now: scene.now };
+        assert_eq!(scene.on(Event::Started), []);
+        scene
+    }
+}
+
+#[test]
+fn a_service_is_listed_when_it_is_fit_and_left_out_when_it_is_not() {
+    let mut scene = Scene::unfit();
+    assert_eq!(scene.on(Event::Fit(Fitness::Unfit)), []);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), [Effect::Wish(Wish::Listed)]);
+    scene.lease(Standing::Held);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), []);
+    assert_eq!(scene.on(Event::Fit(Fitness::Unfit)), [Effect::Suspend]);
+    scene.lease(Standing::Withdrawn);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), [Effect::Wish(Wish::Listed)]);
+}
+
+#[test]
+fn a_stop_of_a_service_that_is_not_listed_is_passed_on_at_once() {
+    let mut scene = Scene::unfit();
+    assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED, passed(Signal::SIGTERM)]);
+    assert_eq!(scene.on(Event::Fit(Fitness::Fit)), []);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(EXITED)]);
+}
+
+#[test]
+fn one_that_survives_an_interrupt_is_listed_again_only_if_it_is_fit() {
+    for (fitness, expected) in [(Fitness::Fit, vec![Effect::Wish(Wish::Listed)]), (Fitness::Unfit, vec![])] {
+        let mut scene = Scene::new(Deregister::OnStop);
+        scene.typed(Signal::SIGINT);
+        assert_eq!(scene.on(Event::Fit(fitness)), []);
+        assert_eq!(scene.at_deadline(), expected);
+    }
+}
+
+#[test]
+fn a_hopeless_one_leaves_and_is_stopped() {
+    let mut scene = Scene::new(Deregister::OnStop);
+    assert_eq!(scene.on(Event::Fit(Fitness::Hopeless)), [UNLISTED]);
+    let stop = [passed(Signal::SIGTERM), passed(Signal::SIGCONT)];
+    assert_eq!(scene.lease(Standing::Withdrawn), stop);
+    assert_eq!(scene.on(Event::ChildEnded(EXITED)), [Effect::End(Ending::Code(NOT_REGISTERED))]);
 }
