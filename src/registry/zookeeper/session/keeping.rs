@@ -18,6 +18,8 @@ use crate::registry::zookeeper::wire::{Garbled, Reader};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often all servers may hang up before that is more than to lag behind the others.
+const LAGS: u32 = 1;
 /// How long the farewell takes at most.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The number of frames that tell of what is watched.
@@ -81,7 +83,7 @@ impl Keeping {
 
     /// None when the session is over.
     async fn connect(&mut self) -> Option<Connection> {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut hung_up) = (FIRST_PAUSE, 0_u32);
         loop {
             let (ensemble, mut ticket) = (Arc::clone(&self.ensemble), self.ticket.clone());
             let attempt = async move { (ensemble.connect(&mut ticket).await, ticket) };
@@ -97,11 +99,19 @@ impl Keeping {
                     self.fail(&Fault::Denied(cause));
                     return None;
                 }
-                // A server that has lost what we have seen does so for ever.
                 Err(Refusal::Failed(ZookeeperCause::HungUp { .. }))
                     if self.kept_until.is_some_and(|until| until < Instant::now()) =>
                 {
                     return None;
+                }
+                Err(Refusal::Failed(cause @ ZookeeperCause::HungUp { .. })) => {
+                    // So does for ever a server that has lost what we have seen. If we have seen nothing, it says what has
+                    // become of the session: that it is over, mostly.
+                    hung_up += 1;
+                    if hung_up > LAGS {
+                        self.ticket.last_seen = 0;
+                    }
+                    self.fail(&Fault::Broken(cause));
                 }
                 Err(Refusal::Failed(cause)) => self.fail(&Fault::Broken(cause)),
             }
