@@ -33,6 +33,7 @@
 //! * **Registration** enters the registry, **deregistration** leaves it on purpose. A **lease** is our right to be
 //!   listed; a **heartbeat** renews it, and presents a **token**; without one for the **heartbeat timeout** it is
 //!   **lost**.
+//! * To **drain** is to serve on, out of the registry, before the signal that asks for the end is passed on.
 //! * A service that is **drained** is kept out of the registry by hand, while its child runs on.
 //! * A registry's file is **hosted** by the one server that keeps the deadlines of its clients in memory.
 //! * To **settle** the dead is to remove each service whose lease has run out, with its one timeout event.

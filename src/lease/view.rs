@@ -81,7 +81,7 @@ impl View {
             (Sight::Shown, Sight::Failed(_)) => return,
             (_, Sight::Gone) => {
                 let Place { service, registry, .. } = place;
-                info!(service, registry, took = ?self.since.elapsed(), "not listed any more");
+                info!(%service, registry, took = ?self.since.elapsed(), "not listed any more");
             }
             _ => {}
         }
@@ -94,10 +94,10 @@ impl View {
         for Place { service, registry, sight } in &self.places {
             match sight {
                 Sight::Gone => {}
-                Sight::Shown => warn!(service, registry, ?took, "still listed"),
-                Sight::Unknown => warn!(service, registry, ?took, "cannot see whether it is still listed"),
+                Sight::Shown => warn!(%service, registry, ?took, "still listed"),
+                Sight::Unknown => warn!(%service, registry, ?took, "cannot see whether it is still listed"),
                 Sight::Failed(error) => {
-                    warn!(service, registry, ?took, error, "cannot see whether it is still listed");
+                    warn!(%service, registry, ?took, error, "cannot see whether it is still listed");
                 }
             }
         }

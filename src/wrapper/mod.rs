@@ -480,7 +480,10 @@ impl Supervisor {
             }
             // While a daemon is searched for, there is nobody by that pid.
             Effect::Kill if self.following.is_some() => {}
-            Effect::Kill => self.child.kill(),
+            Effect::Kill => {
+                self.stop.killed();
+                self.child.kill();
+            }
             Effect::StopOurselves(signal) => signals::stop_ourselves(signal),
             Effect::Entomb(ending) => self.entomb(ending),
             Effect::Drain { until, ends } => {

@@ -69,6 +69,12 @@ impl Stop {
         }
     }
 
+    /// The child is killed, as it has not ended in its time.
+    pub(super) fn killed(&self) {
+        let took = self.told_at.map(|told_at| tracing::field::debug(told_at.elapsed()));
+        warn!(took, "the command has not stopped in time: killing it");
+    }
+
     /// The child has ended.
     pub(super) fn ended(&mut self) {
         if let Some(Draining { since, .. }) = self.drain.take() {

@@ -1,5 +1,6 @@
 //! A planned stop that spares those who have looked the service up: out of the registry first, the signal later.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -208,6 +209,24 @@ fn who_was_never_registered_is_stopped_at_once() {
     drained.stop();
     drained.ends_having_said(&["telling the command"]);
     assert!(!drained.log().contains("draining"), "{}", drained.log());
+}
+
+#[test]
+fn the_time_to_end_in_counts_from_the_signal() {
+    let place = Place::new();
+    let log = place.path().join("log");
+    let options = ["--id=stuck", "--log-level=info", "--drain=500ms", "--stop-timeout=200ms"];
+    let script = "trap '' TERM; while :; do sleep 0.05; done";
+    let mut wrapper = place.wrapper(&options).start_with_log(&log, &["sh", "-c", script]);
+    wait_until("the registration", || place.lists("stuck"));
+    wrapper.signal(Signal::SIGTERM);
+    assert_eq!(wrapper.wait().signal(), Some(libc::SIGKILL));
+    let log = std::fs::read_to_string(log).unwrap();
+    let steps: Vec<_> = ["drained took=", "telling the command", "killing it took="]
+        .iter()
+        .map(|step| log.find(step))
+        .collect();
+    assert!(steps.iter().all(Option::is_some) && steps.is_sorted(), "{log}");
 }
 
 #[test]
