@@ -13,7 +13,7 @@ use tracing::debug;
 use super::journal::Journal;
 use super::{Action, Call, Clock, Credentials, Event, Lease, Policy, Request, Standing};
 use crate::message::chain;
-use crate::model::{Drained, InstanceId, Metadata, Registration, ServiceId};
+use crate::model::{Drained, InstanceId, Metadata, Registration};
 use crate::registry::{self, Cause, Claim, Error, Owner, Recourse, Registry};
 
 /// What is to be kept registered, where, and how.
@@ -289,12 +289,12 @@ async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer 
     }
     match request.call {
         Call::Register(if_taken) => {
+            let claim = Claim { instance, holder, if_taken };
             // Time enough is left to register.
             let longest = request.timeout / 2;
-            if let Some(drained) = look(&*registry, &registration.id, drained, longest).await? {
+            if let Some(drained) = look(&*registry, &registration, &claim, drained, longest).await? {
                 return Ok(Event::Drained(drained));
             }
-            let claim = Claim { instance, holder, if_taken };
             registry.register(&registration, &claim).await.map(Event::Registered)
         }
         Call::Heartbeat(token) => {
@@ -315,13 +315,14 @@ async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer 
 /// When we cannot log in: then we cannot register either, and need not try the login once more.
 async fn look(
     registry: &dyn Registry,
-    service: &ServiceId,
+    registration: &Registration,
+    claim: &Claim,
     before: Option<Drained>,
     longest: Duration,
 ) -> registry::Result<Option<Drained>> {
     let answer = tokio::select! {
         biased;
-        answer = registry::drained(registry, service) => answer,
+        answer = registry.drained(registration, claim) => answer,
         // The clock's own timer is the request's.
         () = async { tokio::time::sleep(longest).await } => {
             Err(Error::Unavailable { registry: registry.url().to_owned(), source: Cause::TimedOut(longest) })
@@ -337,7 +338,7 @@ async fn look(
     if error.is_of_login() {
         return Err(error);
     }
-    let registry = registry.url();
+    let (service, registry) = (&registration.id, registry.url());
     debug!(%service, registry, error = chain(&error), "cannot tell whether the service is drained");
     Ok(None)
 }

@@ -78,8 +78,8 @@ pub use self::watch::Watch;
 #[cfg(feature = "zookeeper")]
 pub use self::zookeeper::ZookeeperCause;
 use crate::model::{
-    ConfigurationId, ConfigurationValue, Event, EventKind, InstanceId, Marker, Namespace, Page, PageRequest,
-    Registration, Service, ServiceId, ServiceUpdate, Tag, Timestamp, Token,
+    ConfigurationId, ConfigurationValue, Drained, Event, EventKind, InstanceId, Marker, Namespace, Page,
+    PageRequest, Registration, Service, ServiceId, ServiceUpdate, Tag, Timestamp, Token,
 };
 
 /// What to use where an event log is wanted of a registry that keeps none.
@@ -183,6 +183,16 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// [`Error::Unsupported`] when this kind of registry keeps none.
     fn configuration(&self) -> Result<&dyn ConfigurationStore>;
+
+    /// Whether somebody keeps the service out of the registry that `claim` is about to be registered for, and why. One
+    /// request, over the connection that the registration will go over.
+    ///
+    /// # Errors
+    /// When the registry cannot say: it keeps no configuration, we may not read it, or it does not answer.
+    async fn drained(&self, registration: &Registration, _claim: &Claim) -> Result<Option<Drained>> {
+        let service = &registration.id;
+        drained::read(service, self.configuration()?.value(&Drained::key(service)).await)
+    }
 
     /// How much we may have in it, and ask of it.
     ///

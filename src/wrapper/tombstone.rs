@@ -47,7 +47,7 @@ pub(super) fn write(
 /// What others have changed since the registration stays.
 async fn engrave(registry: &dyn Registry, service: &ServiceId, inscription: Vec<Pair>) -> Result<()> {
     let before = registry.service(service).await?.registration.metadata;
-    let metadata = Some(with(&before, inscription));
+    let metadata = Some(with(&before, &inscription));
     registry.update(service, &ServiceUpdate { metadata, ..ServiceUpdate::default() }).await
 }
 
@@ -74,7 +74,7 @@ fn signal_name(number: i32) -> String {
 }
 
 /// As many of the pairs as there is room for: none of a service's own makes way.
-fn with(before: &Metadata, inscription: Vec<Pair>) -> Metadata {
+fn with(before: &Metadata, inscription: &[Pair]) -> Metadata {
     let own = || before.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     (0..=inscription.len())
         .rev()
@@ -114,7 +114,7 @@ mod tests {
     fn what_the_service_said_of_itself_stays() {
         let end = || inscription(Ending::Code(1), Duration::ZERO, Timestamp::now());
         for (count, expected) in [(0, 3), (17, 20), (18, 20), (19, 20), (20, 20)] {
-            let after = with(&metadata(count), end());
+            let after = with(&metadata(count), &end());
             assert_eq!(after.iter().count(), expected, "{count}");
             assert!(metadata(count).iter().all(|(key, value)| after.get(key) == Some(value)));
             assert_eq!(after.get("exit_status").is_some(), count < 20);

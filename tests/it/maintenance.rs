@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::faults::all;
 use crate::support::consul::Consul;
 use crate::support::lab::{Kind, Laboratory, Observer, Patient};
-use crate::support::peer::{Peer, Reply, agree, fault};
+use crate::support::peer::{Asked, Peer, Reply, agree, fault};
 use crate::support::server::Server;
 use crate::support::{Place, holds_for, wait_until};
 
@@ -205,7 +205,7 @@ fn a_registry_that_does_not_say_who_is_drained_keeps_nobody_out() {
         let mut wrapper = place.wrapper(&options);
         wrapper.command.args(["--registry", &peer.url()]);
         let running = wrapper.start_with_log(&place.path().join("log"), &["sleep", "600"]);
-        wait_until("a heartbeat", || peer.asked().iter().any(|asked| asked.is_heartbeat()));
+        wait_until("a heartbeat", || peer.asked().iter().any(Asked::is_heartbeat));
         let looks = peer.asked().iter().filter(|asked| asked.path.contains("/drained/web1")).count();
         assert_eq!(looks, 1);
         drop(running);

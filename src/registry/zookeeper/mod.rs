@@ -53,7 +53,9 @@ use super::{
     Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Registry, Result, ServiceQuery,
     ZookeeperUrl,
 };
-use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Token};
+use crate::model::{
+    ConfigurationValue, Drained, InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Token,
+};
 
 const KIND: &str = "zookeeper";
 /// How long a session that nothing is tied to is kept, and outlives its connections.
@@ -334,6 +336,20 @@ impl Registry for Zookeeper {
 
     fn kind(&self) -> &'static str {
         KIND
+    }
+
+    async fn drained(&self, registration: &Registration, claim: &Claim) -> Result<Option<Drained>> {
+        self.bury().await;
+        let id = &registration.id;
+        let timeout = registration.heartbeat_timeout.as_duration();
+        let session = self.session_of(id, claim, timeout);
+        locked(&self.entering).insert((id.clone(), claim.instance), session.clone());
+        session.lives_until(Some(Instant::now() + SPARE.max(timeout)));
+        let key = Drained::key(id);
+        let found = session.data(&self.tree.value(&key)).await.map_err(|fault| self.failure(fault))?;
+        let text = found.and_then(|(data, _)| String::from_utf8(data).ok());
+        let value = text.and_then(|text| ConfigurationValue::new(key, text).ok());
+        Ok(value.as_ref().and_then(Drained::read))
     }
 
     async fn register(&self, registration: &Registration, claim: &Claim) -> Result<Token> {
