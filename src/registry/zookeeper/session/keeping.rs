@@ -18,8 +18,6 @@ use crate::registry::zookeeper::wire::{Garbled, Reader};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often all servers may hang up before that is more than to lag behind the others.
-const LAGS: u32 = 1;
 /// How long the farewell takes at most.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The number of frames that tell of what is watched.
@@ -83,7 +81,7 @@ impl Keeping {
 
     /// None when the session is over.
     async fn connect(&mut self) -> Option<Connection> {
-        let (mut pause, mut hung_up) = (FIRST_PAUSE, 0_u32);
+        let mut pause = FIRST_PAUSE;
         loop {
             let (ensemble, mut ticket) = (Arc::clone(&self.ensemble), self.ticket.clone());
             let attempt = async move { (ensemble.connect(&mut ticket).await, ticket) };
@@ -107,9 +105,8 @@ impl Keeping {
                 Err(Refusal::Failed(cause @ ZookeeperCause::HungUp { .. })) => {
                     // So does for ever a server that has lost what we have seen. If we have seen nothing, it says what has
                     // become of the session: that it is over, mostly.
-                    hung_up += 1;
-                    if hung_up > LAGS {
-                        self.ticket.last_seen = 0;
+                    if std::mem::take(&mut self.ticket.last_seen) != 0 {
+                        pause = FIRST_PAUSE;
                     }
                     self.fail(&Fault::Broken(cause));
                 }
