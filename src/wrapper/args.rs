@@ -1,11 +1,15 @@
 //! The wrapper's command line: what may be typed, and what it means.
 
 mod address;
+mod draft;
 mod endpoint;
+mod facts;
 mod interfaces;
 mod list;
 mod presumed;
 mod settings;
+mod template;
+mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,6 +18,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use self::endpoint::EndpointArguments;
+pub(super) use self::draft::Late;
 pub use self::settings::{Destination, Settings};
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};
@@ -23,7 +28,7 @@ use super::supervision::Deregister;
 use crate::command_line::{self, AccessArguments, Stop};
 use crate::logging::{self, Format, Level};
 use crate::message::{Hint, complain, report};
-use crate::model::{HeartbeatTimeout, ServiceId};
+use crate::model::HeartbeatTimeout;
 
 /// Run COMMAND, and keep it in the service registry for exactly as long as it lives
 ///
@@ -43,9 +48,10 @@ use crate::model::{HeartbeatTimeout, ServiceId};
 struct Arguments {
     /// The service's name in the registry [default: <hostname>-<command>]
     ///
-    /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same.
+    /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same. Can have placeholders, as
+    /// tags and metadata can: see below.
     #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_ID", value_name = "ID")]
-    id: Option<ServiceId>,
+    id: Option<String>,
 
     #[command(flatten)]
     endpoint: EndpointArguments,
@@ -281,6 +287,19 @@ Examples:
   service-registry-wrapper --interval=10s --stop-signal=QUIT nginx -g 'daemon off;'
   service-registry-wrapper -r https://old.example/v1.0 -r consul:// bin/api  # in both: a migration
   raxsr services list
+
+Placeholders in --id, --tags and --metadata:
+  {hostname}         this machine's name
+  {ip}               the IP address of --address, or this machine's towards the registry, or the first that others
+                     can reach
+  {ip:INTERFACE}     this interface's first address
+  {port}             what --port says
+  {pid}              the command's process id
+  {env:NAME}         this environment variable; it has to be there
+  {started}          the time of the start: 2013-07-01T12:30:00Z
+  {version:COMMAND}  the first line that COMMAND prints: it is run before the command, and has 5 s
+  A `{` in front of a letter begins one. Write it twice where it does not: `{{x}}` is `{x}`. All other braces are
+  themselves, as in JSON.
 
 Stopping:
   SIGTERM, SIGINT and SIGQUIT ask for the end: the service leaves the registry first, then the command gets the

@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::args::{Destination, Orphans, Settings};
+use self::args::{Destination, Late, Orphans, Settings};
 use self::child::Child;
 pub use self::ending::Ending;
 use self::notify::{Notifier, Offer, Receiver};
@@ -104,7 +104,7 @@ async fn supervise(settings: &Settings, child: &Child, blocked: &Blocked, offer:
     };
     settings.tell_warnings();
     info!(pid = child.pid.as_raw(), command = ?settings.launch.command[0], "started");
-    let lease = Fleet::new(leases(settings), settings.require);
+    let lease = Fleet::new(leases(settings, child), settings.require);
     let supervision = Supervision::new(settings.stop_policy());
     let (manager, words) = match offer.map(Offer::accept).transpose() {
         Ok(Some((manager, words))) => (Some(manager), words),
@@ -146,13 +146,14 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -
 
 /// A lease for each registry, by its URL. To each other they are strangers: where two URLs lead to one registry after
 /// all, that is a conflict, and told.
-fn leases(settings: &Settings) -> Vec<(String, Keeper)> {
+fn leases(settings: &Settings, child: &Child) -> Vec<(String, Keeper)> {
+    let late = Late { pid: child.pid.as_raw().unsigned_abs(), port: None };
     let host = nix::unistd::gethostname().unwrap_or_default();
     let holder = format!("pid {} on {}", std::process::id(), host.to_string_lossy());
     let lease = |destination: &Destination| {
         let task = Task {
             registry: registry::connect(&destination.url, &destination.access),
-            registration: destination.registration.clone(),
+            registration: settings.registration(destination, late),
             instance: InstanceId::unique(),
             holder: holder.clone(),
             policy: settings.lease_policy(),

@@ -65,13 +65,24 @@ pub(super) struct EndpointArguments {
     port: Option<u16>,
 }
 
+/// What these options came to.
+pub(super) struct Endpoint {
+    name: Option<String>,
+    /// An address, or a host's name.
+    pub(super) host: Option<String>,
+    pub(super) port: Option<u16>,
+}
+
 impl EndpointArguments {
+    pub(super) fn resolved(self, registries: &[&RegistryUrl]) -> Result<Endpoint, AddressError> {
+        let host = self.address.map(|what| address::resolve(&what, registries)).transpose()?;
+        Ok(Endpoint { name: self.name, host, port: self.port })
+    }
+}
+
+impl Endpoint {
     /// Puts what was said behind the pairs of --metadata: the last value of a key counts.
-    pub(super) fn add_to(
-        &self,
-        pairs: &mut Vec<(String, String)>,
-        registries: &[&RegistryUrl],
-    ) -> Result<(), AddressError> {
+    pub(super) fn add_to(&self, pairs: &mut Vec<(String, String)>) {
         let mut add = |key: &str, value: String| pairs.push((key.to_owned(), value));
         if let Some(name) = &self.name {
             add("name", name.clone());
@@ -79,15 +90,13 @@ impl EndpointArguments {
         if let Some(port) = self.port {
             add("port", port.to_string());
         }
-        if let Some(what) = &self.address {
-            let host = address::resolve(what, registries)?;
+        if let Some(host) = &self.host {
             add("host", host.clone());
             // `Registration::endpoint` reads `address` first.
             if pairs.iter().any(|(key, _)| key == "address") {
-                pairs.push(("address".to_owned(), host));
+                pairs.push(("address".to_owned(), host.clone()));
             }
         }
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the command line means: checked, and free of how it was said.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -9,13 +10,14 @@ use clap::ArgMatches;
 use tracing::warn;
 
 use super::address::AddressError;
-use super::endpoint::EndpointArguments;
-use super::{Arguments, Conflict, OnDeath, Orphans, Required, list, presumed};
+use super::draft::{Draft, DraftError, Late, Said};
+use super::facts::Facts;
+use super::{Arguments, Conflict, OnDeath, Orphans, Required, presumed};
 use crate::command_line::AccessError;
 use crate::lease::fleet::Require;
 use crate::lease::{self, OnConflict};
 use crate::message::Hint;
-use crate::model::{self, Metadata, Registration, ServiceId, Tag, Tags};
+use crate::model::{Registration, ServiceId};
 use crate::registry::{Access, RegistryUrl};
 use crate::wrapper::child::{Group, Launch};
 use crate::wrapper::environment::Changes;
@@ -29,7 +31,7 @@ pub struct Settings {
     /// What to start.
     pub launch: Launch,
     /// What to register, as far as it was said.
-    pub registration: Registration,
+    draft: Draft,
     /// Where.
     pub registries: Vec<Destination>,
     pub(in crate::wrapper) require: Require,
@@ -51,8 +53,6 @@ pub struct Destination {
     pub url: RegistryUrl,
     /// As whom.
     pub access: Access,
-    /// What: also what was not said, where those who look services up there want to know it.
-    pub registration: Registration,
 }
 
 impl Settings {
@@ -73,22 +73,26 @@ impl Settings {
             let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
             warnings.push(warning.to_owned());
         }
-        let pairs = pairs(arguments.session_metadata.iter().chain(&arguments.metadata))?;
         let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
         let urls: Vec<_> = targets.iter().map(|(url, _)| url).collect();
-        let registration = Registration {
-            id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
+        let said = Said {
+            id: arguments.id.as_deref(),
+            tags: &arguments.tags,
+            pairs: arguments.session_metadata.iter().chain(&arguments.metadata).collect(),
             heartbeat_timeout: arguments.interval,
-            tags: tags(&arguments.tags)?,
-            metadata: metadata(pairs, &arguments.endpoint, &urls)?,
+            endpoint: arguments.endpoint.resolved(&urls)?,
         };
-        let destination = |(url, access)| {
-            let registration = presumed::completed(&registration, &url, &arguments.command);
-            Destination { url, access, registration }
+        let facts = Facts {
+            registries: &urls,
+            host: said.endpoint.host.clone(),
+            port: said.endpoint.port,
+            secrets: &secret_variables,
+            known: BTreeMap::new(),
         };
+        let draft = Draft::new(&said, default_id(&arguments.command), facts)?;
         Ok(Self {
-            registries: targets.into_iter().map(destination).collect(),
-            registration,
+            registries: targets.into_iter().map(|(url, access)| Destination { url, access }).collect(),
+            draft,
             launch: Launch {
                 command: arguments.command,
                 environment: Changes::without(secret_variables),
@@ -115,16 +119,22 @@ impl Settings {
         })
     }
 
+    /// What to register in one of the registries: also what was not said, where those who look services up there want to
+    /// know it.
+    pub(in crate::wrapper) fn registration(&self, destination: &Destination, late: Late) -> Registration {
+        presumed::completed(&self.draft.complete(late), &destination.url, &self.launch.command)
+    }
+
     pub(in crate::wrapper) fn lease_policy(&self) -> lease::Policy {
         lease::Policy {
-            timeout: self.registration.heartbeat_timeout,
+            timeout: self.draft.sound.heartbeat_timeout,
             on_conflict: self.on_conflict,
             give_up_after: self.give_up_after,
         }
     }
 
     pub(in crate::wrapper) fn stop_policy(&self) -> supervision::Policy {
-        let reinstate_after = self.registration.heartbeat_timeout.as_duration();
+        let reinstate_after = self.draft.sound.heartbeat_timeout.as_duration();
         supervision::Policy {
             deregister: self.deregister,
             reinstate_after,
@@ -145,14 +155,8 @@ impl Settings {
 /// Why there is nothing to run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("--{flag}")]
-    Value {
-        flag: &'static str,
-        #[source]
-        source: model::Error,
-    },
-    #[error("--metadata: `{}` is not of the form KEY=VALUE", model::printable(.0))]
-    Pair(String),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
     #[error("--address")]
     Address(#[from] AddressError),
     #[error(transparent)]
@@ -164,10 +168,10 @@ pub(super) enum Refusal {
 impl Hint for Refusal {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
+            Self::Draft(error) => error.hint(),
             Self::Address(error) => error.hint(),
             Self::Access(error) => error.hint(),
-            Self::Value { .. } | Self::NotOurs => None,
+            Self::NotOurs => None,
         }
     }
 }
@@ -186,28 +190,4 @@ fn add<T: PartialEq>(all: &mut Vec<T>, some: Vec<T>) {
             all.push(one);
         }
     }
-}
-
-fn tags(values: &[String]) -> Result<Tags, Refusal> {
-    let refuse = |source| Refusal::Value { flag: "tags", source };
-    let tags = values.iter().flat_map(|value| list::items(value)).map(Tag::new).collect::<Result<_, _>>();
-    tags.and_then(Tags::new).map_err(refuse)
-}
-
-fn pairs<'a>(values: impl Iterator<Item = &'a String>) -> Result<Vec<(String, String)>, Refusal> {
-    let pair = |item: String| match item.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Refusal::Pair(item)),
-    };
-    values.flat_map(|value| list::items(value)).map(pair).collect()
-}
-
-/// The pairs, and what has options of its own.
-fn metadata(
-    mut pairs: Vec<(String, String)>,
-    endpoint: &EndpointArguments,
-    registries: &[&RegistryUrl],
-) -> Result<Metadata, Refusal> {
-    endpoint.add_to(&mut pairs, registries)?;
-    Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
 }
