@@ -7,6 +7,7 @@ mod facts;
 mod interfaces;
 mod list;
 mod presumed;
+mod rehearsal;
 mod settings;
 mod template;
 mod version;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use self::endpoint::EndpointArguments;
+pub(super) use self::rehearsal::Rendering;
+use self::rehearsal::RehearsalArguments;
 pub(super) use self::draft::Late;
 pub use self::settings::{Destination, Settings};
 use super::PROGRAM;
@@ -216,6 +219,9 @@ struct Arguments {
         value_name = "FILE"
     )]
     pid_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    rehearsal: RehearsalArguments,
 
     /// How much to tell on standard error
     #[arg(

@@ -13,6 +13,7 @@ mod environment;
 mod inherited;
 mod notify;
 mod reaper;
+mod rehearsal;
 mod signal_number;
 mod signals;
 mod supervision;
@@ -47,6 +48,9 @@ pub const PROGRAM: &str = "service-registry-wrapper";
 /// Runs the command until it ends, and says how we are to end.
 #[must_use]
 pub fn run(settings: &Settings) -> Ending {
+    if let Some(rendering) = settings.dry_run {
+        return rehearsal::perform(settings, rendering);
+    }
     let blocked = Blocked::new();
     if settings.orphans == Orphans::Adopt {
         child::adopt_orphans();
@@ -148,8 +152,7 @@ fn supervise_unregistered(child: &Child, blocked: &Blocked, error: &io::Error) -
 /// all, that is a conflict, and told.
 fn leases(settings: &Settings, child: &Child) -> Vec<(String, Keeper)> {
     let late = Late { pid: child.pid.as_raw().unsigned_abs(), port: None };
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    let holder = format!("pid {} on {}", std::process::id(), host.to_string_lossy());
+    let holder = holder(&std::process::id());
     let lease = |destination: &Destination| {
         let task = Task {
             registry: registry::connect(&destination.url, &destination.access),
@@ -161,6 +164,12 @@ fn leases(settings: &Settings, child: &Child) -> Vec<(String, Keeper)> {
         (destination.url.to_string(), keep(task, BootClock::new()))
     };
     settings.registries.iter().map(lease).collect()
+}
+
+/// Who has an id, for others that would like it.
+fn holder(pid: &dyn std::fmt::Display) -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!("pid {pid} on {}", host.to_string_lossy())
 }
 
 /// Says that a registration has just been refused, and what that means.

@@ -76,7 +76,7 @@ fn a_version_is_the_first_line_that_a_command_prints() {
         ("echo 'v 7' | awk '{print $2}'", "7"),
         ("seq 1 1000000", "1"),
         // Who has the streams open, too, is not waited for.
-        ("sleep 600 & echo 3", "3"),
+        ("sleep 30 & echo 3", "3"),
     ] {
         let option = format!("--metadata=version={{version:{command}}}");
         assert_eq!(metadata(&[&option]), json!({"version": expected}), "{command}");

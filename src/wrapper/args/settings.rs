@@ -12,6 +12,7 @@ use tracing::warn;
 use super::address::AddressError;
 use super::draft::{Draft, DraftError, Late, Said};
 use super::facts::Facts;
+use super::rehearsal::Rendering;
 use super::{Arguments, Conflict, OnDeath, Orphans, Required, presumed};
 use crate::command_line::AccessError;
 use crate::lease::fleet::Require;
@@ -43,6 +44,7 @@ pub struct Settings {
     on_conflict: OnConflict,
     deregister: Deregister,
     give_up_after: Option<NonZeroU32>,
+    pub(in crate::wrapper) dry_run: Option<Rendering>,
     warnings: Vec<String>,
 }
 
@@ -115,6 +117,7 @@ impl Settings {
             },
             deregister: arguments.deregister,
             give_up_after: arguments.abort_on_failure.then_some(retries),
+            dry_run: arguments.rehearsal.dry_run,
             warnings,
         })
     }

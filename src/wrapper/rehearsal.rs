@@ -1,0 +1,135 @@
+//! `--dry-run`: what would be sent and run, printed.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::args::{Destination, Late, Rendering, Settings};
+use super::child::Group;
+use super::ending::{Ending, OWN_FAILURE};
+use super::supervision::Deregister;
+use super::{PROGRAM, holder, runtime};
+use crate::message::{complain, report};
+use crate::model::InstanceId;
+use crate::registry::{self, Claim, Error, IfTaken, Rehearsal, Rehearsed, Step};
+
+/// Prints it, and says how we are to end.
+pub(super) fn perform(settings: &Settings, rendering: Rendering) -> Ending {
+    settings.tell_warnings();
+    let registries = match registries(settings, rendering) {
+        Ok(registries) => registries,
+        Err(error) => {
+            complain(&report(PROGRAM, &error));
+            return Ending::Code(OWN_FAILURE);
+        }
+    };
+    let command = command(settings);
+    let all = match rendering {
+        Rendering::Json => format!("{{\"registries\":[{}],\"command\":{command}}}\n", registries.join(",")),
+        Rendering::Text => format!("{}Command\n{}", registries.concat(), lines(&command, 1)),
+    };
+    // Whoever reads may have read enough.
+    let _ = std::io::stdout().write_all(all.as_bytes());
+    Ending::Code(0)
+}
+
+/// What is sent to each, in the order in which they were said.
+fn registries(settings: &Settings, rendering: Rendering) -> Result<Vec<String>, Error> {
+    let pid = fastrand::u32(3_000_000..4_000_000);
+    let late = Late { pid, port: None };
+    let Ok(runtime) = runtime(settings) else { return Ok(Vec::new()) };
+    let mut shown = Vec::new();
+    for destination in &settings.registries {
+        let claim = Claim {
+            instance: InstanceId::unique(),
+            holder: holder(&"<pid of the wrapper>"),
+            if_taken: IfTaken::Refuse,
+        };
+        let registry = registry::connect(&destination.url, &destination.access);
+        let registration = settings.registration(destination, late);
+        let mut rehearsal = runtime.block_on(registry.rehearse(&registration, &claim))?;
+        if settings.stop_policy().deregister == Deregister::Never {
+            rehearsal.requests.retain(|request| request.step != Step::Deregistration);
+        }
+        let stand_ins = [(claim.instance.to_string(), "<instance>"), (pid.to_string(), "<pid>")];
+        rehearsal.stand_ins.extend(stand_ins);
+        let text = match rendering {
+            Rendering::Json => as_json(destination, registry.kind(), &rehearsal),
+            Rendering::Text => as_text(destination, registry.kind(), &rehearsal),
+        };
+        shown.push(rehearsal.stand_ins.iter().fold(text, |text, (stand_in, name)| text.replace(stand_in, name)));
+    }
+    Ok(shown)
+}
+
+fn as_json(destination: &Destination, kind: &str, rehearsal: &Rehearsal) -> String {
+    let requests: Vec<_> = rehearsal.requests.iter().map(Rehearsed::to_json).collect();
+    json!({"url": destination.url.to_string(), "kind": kind, "requests": requests}).to_string()
+}
+
+fn as_text(destination: &Destination, kind: &str, rehearsal: &Rehearsal) -> String {
+    let mut text = format!("Registry {} ({kind})\n", destination.url);
+    let mut step = None;
+    for request in &rehearsal.requests {
+        if step.replace(request.step) != Some(request.step) {
+            let _ = writeln!(text, "  {}", request.step.as_str());
+        }
+        let note = if request.note.is_empty() { String::new() } else { format!("  # {}", request.note) };
+        let _ = writeln!(text, "    {} {}{note}", request.method, request.target);
+        for (name, value) in &request.headers {
+            let _ = writeln!(text, "      {name}: {}", value.as_str().unwrap_or_default());
+        }
+        if !request.body.is_null() {
+            let body = format!("{:#}", request.body);
+            for line in body.lines() {
+                let _ = writeln!(text, "      {line}");
+            }
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// What is run, and how.
+fn command(settings: &Settings) -> Value {
+    let policy = settings.stop_policy();
+    let arguments: Vec<_> = settings.launch.command.iter().map(|word| word.to_string_lossy()).collect();
+    let directory = std::env::current_dir().unwrap_or_default();
+    let secrets = &settings.launch.environment.secrets;
+    let removed: Vec<_> = secrets.iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    let own = std::process::id().to_string();
+    let mut set = Map::new();
+    for (name, value) in [("LISTEN_PID", "<pid>"), ("WATCHDOG_PID", "<pid>")] {
+        if std::env::var(name).is_ok_and(|pid| pid == own) {
+            set.insert(name.to_owned(), value.into());
+        }
+    }
+    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+        set.insert("NOTIFY_SOCKET".to_owned(), "<socket of the wrapper>".into());
+    }
+    let killed = policy.stop_timeout.map(|span| humantime::format_duration(span).to_string());
+    json!({
+        "arguments": arguments,
+        "directory": directory.to_string_lossy(),
+        "stop_signal": policy.stop_signal.to_string(),
+        "stop_timeout": killed,
+        "process_group": if policy.group == Group::Own { "own" } else { "shared" },
+        "environment": {"removed": removed, "set": set},
+    })
+}
+
+/// Each member in a line.
+fn lines(object: &Value, depth: usize) -> String {
+    let mut text = String::new();
+    for (name, value) in object.as_object().into_iter().flatten() {
+        let (name, indent) = (name.replace('_', " "), "  ".repeat(depth));
+        let _ = match value {
+            Value::Object(_) => write!(text, "{indent}{name}:\n{}", lines(value, depth + 1)),
+            Value::String(value) => writeln!(text, "{indent}{name}: {value}"),
+            Value::Null => writeln!(text, "{indent}{name}: none"),
+            value => writeln!(text, "{indent}{name}: {value}"),
+        };
+    }
+    text
+}
