@@ -65,10 +65,10 @@ pub use self::error::{Cause, Error, Object, Recourse};
 pub use self::etcd::EtcdCause;
 #[cfg(feature = "http")]
 pub use self::http::HttpCause;
+pub use self::rehearsal::{Rehearsal, Rehearsed, Step};
 pub(crate) use self::url::Asks;
 #[cfg(feature = "http")]
 pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};
-pub use self::rehearsal::{Rehearsal, Rehearsed, Step};
 pub use self::url::{AuthUrl, RegistryUrl, UrlError};
 #[cfg(feature = "zookeeper")]
 pub use self::url::{ZookeeperLayout, ZookeeperUrl};

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use self::endpoint::EndpointArguments;
-pub(super) use self::rehearsal::Rendering;
-use self::rehearsal::RehearsalArguments;
 pub(super) use self::draft::Late;
+use self::endpoint::EndpointArguments;
+use self::rehearsal::RehearsalArguments;
+pub(super) use self::rehearsal::Rendering;
 pub use self::settings::{Destination, Settings};
 use super::PROGRAM;
 use super::ending::{Ending, OWN_FAILURE};

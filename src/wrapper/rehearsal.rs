@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
 use super::args::{Destination, Late, Rendering, Settings};
 use super::child::Group;
@@ -17,7 +18,14 @@ use crate::registry::{self, Claim, Error, IfTaken, Rehearsal, Rehearsed, Step};
 /// Prints it, and says how we are to end.
 pub(super) fn perform(settings: &Settings, rendering: Rendering) -> Ending {
     settings.tell_warnings();
-    let registries = match registries(settings, rendering) {
+    let runtime = match runtime(settings) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("{PROGRAM}: {error}"));
+            return Ending::Code(OWN_FAILURE);
+        }
+    };
+    let registries = match registries(settings, rendering, &runtime) {
         Ok(registries) => registries,
         Err(error) => {
             complain(&report(PROGRAM, &error));
@@ -35,10 +43,9 @@ pub(super) fn perform(settings: &Settings, rendering: Rendering) -> Ending {
 }
 
 /// What is sent to each, in the order in which they were said.
-fn registries(settings: &Settings, rendering: Rendering) -> Result<Vec<String>, Error> {
+fn registries(settings: &Settings, rendering: Rendering, runtime: &Runtime) -> Result<Vec<String>, Error> {
     let pid = fastrand::u32(3_000_000..4_000_000);
     let late = Late { pid, port: None };
-    let Ok(runtime) = runtime(settings) else { return Ok(Vec::new()) };
     let mut shown = Vec::new();
     for destination in &settings.registries {
         let claim = Claim {
@@ -55,21 +62,23 @@ fn registries(settings: &Settings, rendering: Rendering) -> Result<Vec<String>, 
         let stand_ins = [(claim.instance.to_string(), "<instance>"), (pid.to_string(), "<pid>")];
         rehearsal.stand_ins.extend(stand_ins);
         let text = match rendering {
-            Rendering::Json => as_json(destination, registry.kind(), &rehearsal),
-            Rendering::Text => as_text(destination, registry.kind(), &rehearsal),
+            Rendering::Json => as_json(destination, &rehearsal),
+            Rendering::Text => as_text(destination, &rehearsal),
         };
-        shown.push(rehearsal.stand_ins.iter().fold(text, |text, (stand_in, name)| text.replace(stand_in, name)));
+        shown.push(
+            rehearsal.stand_ins.iter().fold(text, |text, (stand_in, name)| text.replace(stand_in, name)),
+        );
     }
     Ok(shown)
 }
 
-fn as_json(destination: &Destination, kind: &str, rehearsal: &Rehearsal) -> String {
+fn as_json(destination: &Destination, rehearsal: &Rehearsal) -> String {
     let requests: Vec<_> = rehearsal.requests.iter().map(Rehearsed::to_json).collect();
-    json!({"url": destination.url.to_string(), "kind": kind, "requests": requests}).to_string()
+    json!({"url": destination.url.to_string(), "requests": requests}).to_string()
 }
 
-fn as_text(destination: &Destination, kind: &str, rehearsal: &Rehearsal) -> String {
-    let mut text = format!("Registry {} ({kind})\n", destination.url);
+fn as_text(destination: &Destination, rehearsal: &Rehearsal) -> String {
+    let mut text = format!("Registry {}\n", destination.url);
     let mut step = None;
     for request in &rehearsal.requests {
         if step.replace(request.step) != Some(request.step) {
@@ -125,6 +134,7 @@ fn lines(object: &Value, depth: usize) -> String {
     for (name, value) in object.as_object().into_iter().flatten() {
         let (name, indent) = (name.replace('_', " "), "  ".repeat(depth));
         let _ = match value {
+            Value::Object(none) if none.is_empty() => writeln!(text, "{indent}{name}: none"),
             Value::Object(_) => write!(text, "{indent}{name}:\n{}", lines(value, depth + 1)),
             Value::String(value) => writeln!(text, "{indent}{name}: {value}"),
             Value::Null => writeln!(text, "{indent}{name}: none"),

@@ -87,8 +87,7 @@ fn a_version_is_the_first_line_that_a_command_prints() {
 fn a_command_is_asked_once_and_knows_no_secret() {
     let place = Place::new();
     let script = "echo x >> asked; echo ${SERVICE_REGISTRY_API_KEY-none}";
-    let mut wrapper =
-        place.wrapper(&[&format!("--metadata=a={{version:{script}}},b={{version:{script}}}")]);
+    let mut wrapper = place.wrapper(&[&format!("--metadata=a={{version:{script}}},b={{version:{script}}}")]);
     wrapper.command.env("SERVICE_REGISTRY_API_KEY", "sesame");
     let (service, _) = registered(&place, wrapper);
     assert_eq!(service["metadata"], json!({"a": "none", "b": "none"}));
@@ -137,9 +136,17 @@ fn what_cannot_be_filled_in_is_told_and_nothing_is_started() {
         ("--tags={version:true}", "--tags: `{version:true}`: it prints nothing", "shell"),
         ("--tags={version:/no/such}", "it cannot be run", "shell"),
         ("--tags={version:sleep 600}", "it has not ended within 5 s", "shell"),
-        ("--id={env:ZONE}", "--id: `{env:ZONE}` has become `eu 1`: service id `eu 1` may only", "placeholders"),
+        (
+            "--id={env:ZONE}",
+            "--id: `{env:ZONE}` has become `eu 1`: service id `eu 1` may only",
+            "placeholders",
+        ),
         ("--id={env:LONG}", "--id: `{env:LONG}` has become `xxx", "placeholders"),
-        ("--metadata=a={env:EMPTY}", "--metadata: `{env:EMPTY}` has become ``: metadata value", "placeholders"),
+        (
+            "--metadata=a={env:EMPTY}",
+            "--metadata: `{env:EMPTY}` has become ``: metadata value",
+            "placeholders",
+        ),
         // A command may have pid 7, or pid 4194304.
         ("--id={pid}", "--id: `{pid}` has become `1`: service id", "placeholders"),
         (&format!("--id={}{{pid}}", &long[..59]), "has become `xxxx", "placeholders"),

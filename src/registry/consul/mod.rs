@@ -37,8 +37,8 @@ use self::watch::Follower;
 use super::http::HttpCause;
 use super::watch::Watch;
 use super::{
-    Access, Cause, Caveat, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Registry, Rehearsal,
-    Result, ServiceQuery,
+    Access, Cause, Caveat, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Registry,
+    Rehearsal, Result, ServiceQuery,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 

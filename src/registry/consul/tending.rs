@@ -100,7 +100,12 @@ impl Client {
         Ask::put(format!("/v1/agent/service/deregister/{id}"))
     }
 
-    pub(super) fn definition(&self, registration: &Registration, holder: &Holder, check: Check) -> Result<Ask> {
+    pub(super) fn definition(
+        &self,
+        registration: &Registration,
+        holder: &Holder,
+        check: Check,
+    ) -> Result<Ask> {
         let definition =
             entry::definition(registration, holder, check).map_err(|rule| self.invalid(rule.into()))?;
         let query = if check == Check::Only { "?replace-existing-checks=true" } else { "" };

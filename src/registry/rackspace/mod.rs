@@ -132,7 +132,8 @@ impl Rackspace {
     fn rehearsal(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
         let (id, ours) = (&registration.id, Owner::Instance(claim.instance));
         let invalid = |cause| self.unavailable(cause);
-        let pass = self.session.as_ref().map(|_| Pass { token: rehearsal::hidden(), tenant: "<tenant>".to_owned() });
+        let pass =
+            self.session.as_ref().map(|_| Pass { token: rehearsal::hidden(), tenant: "<tenant>".to_owned() });
         let mut requests = Vec::new();
         if let Some(session) = &self.session {
             let login = session.request(rehearsal::HIDDEN).map_err(invalid)?;

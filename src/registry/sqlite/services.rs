@@ -78,7 +78,8 @@ fn settle_the_dead_at(file: &Connection, living: &Living) -> Result<usize, Fault
 }
 
 /// Enters a service.
-const ENTER: &str = "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
+const ENTER: &str =
+    "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
      VALUES (:id, :registration, :heartbeat_timeout, :deadline, :token, :instance, :holder)
      ON CONFLICT (id) DO UPDATE SET
          registration = excluded.registration, heartbeat_timeout = excluded.heartbeat_timeout,
@@ -100,15 +101,21 @@ pub(super) fn rehearsal(path: &str, registration: &Registration, claim: &Claim) 
         "id": id, "registration": registration, "heartbeat_timeout": registration.heartbeat_timeout.as_secs(),
         "deadline": "<now + heartbeat_timeout>", "token": TOKEN, "instance": instance, "holder": claim.holder,
     });
-    let renewed = json!({"id": id, "token": TOKEN, "next": "<next token>", "instance": instance, "uptime": "<now>"});
+    let renewed =
+        json!({"id": id, "token": TOKEN, "next": "<next token>", "instance": instance, "uptime": "<now>"});
     let requests = [
         (Step::Registration, ENTER, row, "with its event service.join, unless the id is taken"),
         (Step::Heartbeat, RENEW, renewed, ""),
-        (Step::Deregistration, REMOVE, json!({"id": id}), "with its event service.remove, if it is still ours"),
+        (
+            Step::Deregistration,
+            REMOVE,
+            json!({"id": id}),
+            "with its event service.remove, if it is still ours",
+        ),
     ];
-    let rehearsed = |(step, sql, values, note): (Step, &str, _, _)| {
+    let rehearsed = |(step, sql, values, note): (Step, &str, serde_json::Value, _)| {
         let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        Rehearsed::new(step, &sql, path.to_owned(), values, note)
+        Rehearsed::new(step, "execute", path.to_owned(), json!({"sql": sql, "values": values}), note)
     };
     Rehearsal { requests: requests.map(rehearsed).into(), stand_ins: Vec::new() }
 }

@@ -51,8 +51,8 @@ use super::endpoints::Endpoints;
 use super::url::Transport;
 use super::watch::Watch;
 use super::{
-    Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Registry, Rehearsal, Result, ServiceQuery,
-    ZookeeperUrl,
+    Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Registry, Rehearsal, Result,
+    ServiceQuery, ZookeeperUrl,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Token};
 

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use crate::registry::Claim;
 use crate::model::{InstanceId, Registration, Timestamp};
+use crate::registry::Claim;
 
 /// What is kept of a service under its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -111,9 +111,6 @@ impl Facts<'_> {
     }
 }
 
-fn located(
-    placeholder: &Placeholder,
-    address: Result<IpAddr, AddressError>,
-) -> Result<IpAddr, FactError> {
+fn located(placeholder: &Placeholder, address: Result<IpAddr, AddressError>) -> Result<IpAddr, FactError> {
     address.map_err(|source| FactError::Address { placeholder: placeholder.clone(), source })
 }
