@@ -21,7 +21,7 @@ pub(super) fn perform(settings: &Settings, rendering: Rendering) -> Ending {
     let runtime = match runtime(settings) {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("{PROGRAM}: {error}"));
+            complain(&format!("{PROGRAM}: {error}\n"));
             return Ending::Code(OWN_FAILURE);
         }
     };
@@ -132,7 +132,10 @@ fn command(settings: &Settings) -> Value {
 fn lines(object: &Value, depth: usize) -> String {
     let mut text = String::new();
     for (name, value) in object.as_object().into_iter().flatten() {
-        let (name, indent) = (name.replace('_', " "), "  ".repeat(depth));
+        let indent = "  ".repeat(depth);
+        // Variables stay as they are.
+        let is_ours = name.chars().all(|letter| !letter.is_uppercase());
+        let name = if is_ours { name.replace('_', " ") } else { name.clone() };
         let _ = match value {
             Value::Object(none) if none.is_empty() => writeln!(text, "{indent}{name}: none"),
             Value::Object(_) => write!(text, "{indent}{name}:\n{}", lines(value, depth + 1)),
