@@ -21,7 +21,7 @@ pub(in crate::wrapper) struct Late {
 
 impl Late {
     const SHORTEST: Self = Self { pid: 1, port: None };
-    /// There is no pid above (PID_MAX_LIMIT in proc(5)).
+    /// There is no pid above (`PID_MAX_LIMIT`, proc(5)).
     const LONGEST: Self = Self { pid: 4_194_304, port: None };
 
     fn text(self, placeholder: &Placeholder) -> String {
@@ -63,7 +63,7 @@ pub(super) enum DraftError {
         written: String,
         filled: String,
         #[source]
-        source: model::Error,
+        source: Box<model::Error>,
     },
 }
 
@@ -175,7 +175,7 @@ impl Words {
             if written == filled {
                 DraftError::Value { option, source }
             } else {
-                DraftError::Filled { option, written, filled, source }
+                DraftError::Filled { option, written, filled, source: source.into() }
             }
         })
     }
