@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 /// What stands in for a secret.
+#[cfg(any(feature = "http", feature = "zookeeper"))]
 pub(super) const HIDDEN: &str = "***";
 /// What stands in for the token of a heartbeat.
 pub(super) const TOKEN: &str = "<token>";

@@ -39,14 +39,14 @@ fn rehearsed(printed: &Value, peer: &Peer) -> Vec<Request> {
 /// What was sent, each only once in a row, and with the names of a rehearsal for what only an answer could tell.
 fn sent(peer: &Peer, names: &[(&str, &str)]) -> Vec<Request> {
     let request = |asked: &Asked| {
-        let named =
+        let renamed =
             |text: &str| names.iter().fold(text.to_owned(), |text, (it, name)| text.replace(it, name));
         let mut body = if asked.body.is_empty() { Value::Null } else { asked.json() };
         if asked.is_heartbeat() {
             body["token"] = json!("<token>");
         }
-        let body = serde_json::from_str(&named(&body.to_string())).unwrap();
-        (asked.method.clone(), named(&asked.path), body)
+        let body = serde_json::from_str(&renamed(&body.to_string())).unwrap();
+        (asked.method.clone(), renamed(&asked.path), body)
     };
     let mut all: Vec<_> = peer.asked().iter().map(request).collect();
     all.dedup();
