@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 #[cfg(any(feature = "http", feature = "zookeeper"))]
 pub(super) const HIDDEN: &str = "***";
 /// What stands in for the token of a heartbeat.
+#[cfg(any(feature = "http", feature = "sqlite"))]
 pub(super) const TOKEN: &str = "<token>";
 
 /// All that would be asked, in its order.
