@@ -13,7 +13,7 @@ use tracing::debug;
 use super::journal::Journal;
 use super::{Action, Call, Clock, Credentials, Event, Lease, Policy, Request, Standing};
 use crate::message::chain;
-use crate::model::{Drained, InstanceId, Metadata, Registration};
+use crate::model::{Drained, InstanceId, Registration};
 use crate::registry::{self, Cause, Claim, Error, Owner, Recourse, Registry};
 
 /// What is to be kept registered, where, and how.
@@ -55,7 +55,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Keeper {
     wish: watch::Sender<Wish>,
-    metadata: watch::Sender<Metadata>,
+    registration: watch::Sender<Registration>,
     status: watch::Receiver<Status>,
 }
 
@@ -65,9 +65,9 @@ impl Keeper {
         self.wish.send_replace(wish);
     }
 
-    /// Has the next registration say this of the service; what is listed stays as it is.
-    pub fn amend(&self, change: impl FnOnce(&mut Metadata)) {
-        self.metadata.send_modify(change);
+    /// Has the next registration be this, of the same id and heartbeat timeout; what is listed stays as it is.
+    pub fn amend(&self, registration: Registration) {
+        self.registration.send_replace(registration);
     }
 
     /// Where the lease stands now.
@@ -95,7 +95,7 @@ impl Keeper {
 /// A panic in it is told and answered with a new start: the child lives, so its registration has to.
 pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
     let (wish, wishes) = watch::channel(Wish::Idle);
-    let (metadata, amendments) = watch::channel(task.registration.metadata.clone());
+    let (registration, amendments) = watch::channel(task.registration.clone());
     let (statuses, status) = watch::channel(Status { standing: Standing::Idle, failure: None });
     let clock = Arc::new(clock);
     tokio::spawn(async move {
@@ -114,7 +114,7 @@ pub fn keep<C: Clock>(task: Task, clock: C) -> Keeper {
             clock.sleep_until(clock.now() + pause).await;
         }
     });
-    Keeper { wish, metadata, status }
+    Keeper { wish, registration, status }
 }
 
 /// What a driver asks for what to do: a [`Lease`], or one that a test has spoilt.
@@ -148,7 +148,7 @@ pub(super) struct Driver<C, L> {
     clock: Arc<C>,
     wishes: watch::Receiver<Wish>,
     /// What is to be known of the service, where that can change.
-    amendments: Option<watch::Receiver<Metadata>>,
+    amendments: Option<watch::Receiver<Registration>>,
     statuses: watch::Sender<Status>,
     lease: L,
     journal: Journal,
@@ -216,7 +216,7 @@ impl<C: Clock, L: Decide> Driver<C, L> {
     fn send(&mut self, request: Request, now: Instant) {
         let timeout = request.timeout;
         if let (Call::Register(_), Some(amendments)) = (&request.call, &self.amendments) {
-            self.task.registration.metadata = amendments.borrow().clone();
+            self.task.registration = amendments.borrow().clone();
         }
         let answer = Box::pin(call(self.task.clone(), request, self.drained.clone()));
         self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });

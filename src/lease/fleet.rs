@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::Standing;
 use super::driver::{Keeper, Status, Wish};
+use crate::model::Registration;
 use crate::registry::Error;
 
 /// How many of the registries it takes for the service to count as registered, or as refused.
@@ -145,14 +146,10 @@ impl Fleet {
         }
     }
 
-    /// Has the next registration, everywhere, say this of the service. Where there is no room for it, it does not.
-    pub fn amend(&self, key: &str, value: &str) {
-        for lease in &self.leases {
-            lease.keeper.amend(|metadata| {
-                if let Ok(amended) = metadata.with(key, value) {
-                    *metadata = amended;
-                }
-            });
+    /// Has the next registration in each registry be this, in their order.
+    pub fn amend(&self, registrations: impl IntoIterator<Item = Registration>) {
+        for (lease, registration) in self.leases.iter().zip(registrations) {
+            lease.keeper.amend(registration);
         }
     }
 

@@ -40,15 +40,6 @@ impl Metadata {
         self.0.get(key).map(String::as_str)
     }
 
-    /// The same, with this pair.
-    ///
-    /// # Errors
-    /// As of [`Metadata::new`].
-    pub fn with(&self, key: &str, value: &str) -> Result<Self, Error> {
-        let pairs = self.iter().chain([(key, value)]);
-        Self::new(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())))
-    }
-
     /// Each pair, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))

@@ -45,6 +45,7 @@ mod hosted;
 mod http;
 #[cfg(feature = "http")]
 mod rackspace;
+mod rehearsal;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod url;
@@ -68,6 +69,7 @@ pub use self::etcd::EtcdCause;
 pub use self::http::HttpCause;
 #[cfg(feature = "http")]
 pub(crate) use self::http::Visitor;
+pub use self::rehearsal::{Rehearsal, Rehearsed, Step};
 pub(crate) use self::url::Asks;
 #[cfg(feature = "http")]
 pub use self::url::{ApiUrl, ConsulUrl, EtcdLayout, EtcdUrl};
@@ -129,6 +131,14 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// [`Error::NotFound`] when there is no such service, or the one there belongs to another instance.
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()>;
+
+    /// What would be asked to register it, keep it and take it out, where nothing is in the way; asks nobody.
+    ///
+    /// # Errors
+    /// When there is nothing that could be asked; [`Error::Unsupported`] where it is hosted by this process.
+    async fn rehearse(&self, _registration: &Registration, _claim: &Claim) -> Result<Rehearsal> {
+        Err(Error::Unsupported { operation: "a rehearsal", kind: self.kind(), supported_by: "clients" })
+    }
 
     /// Changes a listed service.
     ///

@@ -2,15 +2,20 @@
 
 mod address;
 mod check;
+mod draft;
 mod drain;
 mod endpoint;
+mod facts;
 mod interfaces;
 mod list;
 mod port;
 mod presumed;
 mod readiness;
+mod rehearsal;
 mod settings;
+mod template;
 mod tombstone;
+mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,9 +24,12 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use self::check::CheckArguments;
+pub(super) use self::draft::Late;
 use self::drain::DrainArguments;
 use self::endpoint::EndpointArguments;
 use self::readiness::ReadinessArguments;
+use self::rehearsal::RehearsalArguments;
+pub(super) use self::rehearsal::Rendering;
 pub use self::settings::{Destination, Settings};
 use self::tombstone::TombstoneArguments;
 use super::PROGRAM;
@@ -32,7 +40,7 @@ use super::supervision::Deregister;
 use crate::command_line::{self, AccessArguments, Stop};
 use crate::logging::{self, Format, Level};
 use crate::message::{Hint, complain, report};
-use crate::model::{HeartbeatTimeout, ServiceId};
+use crate::model::HeartbeatTimeout;
 
 /// Run COMMAND, and keep it in the service registry for exactly as long as it lives
 ///
@@ -52,9 +60,10 @@ use crate::model::{HeartbeatTimeout, ServiceId};
 struct Arguments {
     /// The service's name in the registry [default: <hostname>-<command>]
     ///
-    /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same.
+    /// 3 to 65 letters, digits, `_`, `-` and `.`. Two live services cannot have the same. Can have placeholders, as
+    /// tags and metadata can: see below.
     #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_ID", value_name = "ID")]
-    id: Option<ServiceId>,
+    id: Option<String>,
 
     #[command(flatten)]
     endpoint: EndpointArguments,
@@ -232,6 +241,9 @@ struct Arguments {
     )]
     pid_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    rehearsal: RehearsalArguments,
+
     /// How much to tell on standard error
     #[arg(
         long,
@@ -302,6 +314,19 @@ Examples:
   service-registry-wrapper --interval=10s --stop-signal=QUIT nginx -g 'daemon off;'
   service-registry-wrapper -r https://old.example/v1.0 -r consul:// bin/api  # in both: a migration
   raxsr services list
+
+Placeholders in --id, --tags and --metadata:
+  {hostname}         this machine's name
+  {ip}               the IP address of --address, or this machine's towards the registry, or the first that others
+                     can reach
+  {ip:INTERFACE}     this interface's first address
+  {port}             what --port says
+  {pid}              the command's process id
+  {env:NAME}         this environment variable; it has to be there
+  {started}          the time of the start: 2013-07-01T12:30:00Z
+  {version:COMMAND}  the first line that COMMAND prints: it is run before the command, and has 5 s
+  A `{` in front of a letter begins one. Write it twice where it does not: `{{x}}` is `{x}`. All other braces are
+  themselves, as in JSON.
 
 Stopping:
   SIGTERM, SIGINT and SIGQUIT ask for the end: the service leaves the registry first, then the command gets the

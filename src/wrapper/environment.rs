@@ -68,6 +68,11 @@ impl Changes {
         more
     }
 
+    /// The variables that are set anew.
+    pub(super) fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.set.iter().filter_map(|setting| setting.entry.to_str().ok()?.split_once('='))
+    }
+
     /// What a program sees that looks at the child for us.
     pub(super) fn for_a_check(&self) -> Self {
         let mut changes = self.clone();

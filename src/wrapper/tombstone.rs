@@ -20,17 +20,16 @@ pub(super) const BUDGET: Duration = Duration::from_millis(250);
 /// What is being written. It does not end before all is.
 pub(super) type Writing = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Writes into the entries of a service how its command, begun at `began`, has ended just now.
+/// Writes into the entries how their command, begun at `began`, has ended just now.
 pub(super) fn write(
-    service: &ServiceId,
     ending: Ending,
     began: Instant,
-    registries: impl IntoIterator<Item = Arc<dyn Registry>>,
+    entries: impl IntoIterator<Item = (Arc<dyn Registry>, ServiceId)>,
 ) -> Writing {
     let inscription = inscription(ending, began.elapsed(), Timestamp::now());
     let mut work = JoinSet::new();
-    for registry in registries {
-        let (service, inscription) = (service.clone(), inscription.clone());
+    for (registry, service) in entries {
+        let inscription = inscription.clone();
         work.spawn(async move {
             match engrave(&*registry, &service, inscription).await {
                 Ok(()) => debug!(%service, registry = registry.url(), "left word of the end"),

@@ -19,6 +19,7 @@ use crate::message::chain;
 use crate::model::printable;
 use crate::registry::endpoints::Endpoints;
 use crate::registry::http::{Answer, Http, HttpCause, Route, is_loopback, key};
+use crate::registry::rehearsal;
 use crate::registry::url::AgentAddress;
 use crate::registry::{Access, Cause, ConsulUrl, Credentials, Error, Object, Result, Tls};
 
@@ -289,6 +290,18 @@ impl Client {
             *request.body_mut() = Some(body.clone().into());
         }
         *request.timeout_mut() = ask.patience.or((self.agents.count() > 1).then_some(FAIR_SHARE));
+        Ok(request)
+    }
+
+    /// What would be sent to the agent that is pinned, with the token hidden.
+    pub(super) async fn rehearsed(&self, ask: &Ask) -> Result<Request> {
+        let attempt = self.agents.attempt();
+        let agent = Arc::clone(attempt.server());
+        attempt.answered();
+        let mut request = self.request(&agent, ask).await.map_err(|cause| self.unavailable(cause))?;
+        if self.token.is_given() {
+            request.headers_mut().insert(TOKEN, rehearsal::hidden());
+        }
         Ok(request)
     }
 

@@ -17,6 +17,7 @@ mod configuration;
 mod entry;
 mod health;
 mod placement;
+mod rehearsing;
 mod tending;
 mod token;
 mod watch;
@@ -37,7 +38,7 @@ use super::http::HttpCause;
 use super::watch::Watch;
 use super::{
     Access, Cause, Caveat, Claim, ConfigurationStore, ConsulUrl, Error, EventLog, Object, Owner, Registry,
-    Result, ServiceQuery,
+    Rehearsal, Result, ServiceQuery,
 };
 use crate::model::{InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
 
@@ -202,6 +203,10 @@ impl Registry for Consul {
             Owner::Anyone => self.not_here(id).await,
             Owner::Instance(_) => self.client.not_found(Object::Service, id.as_str()),
         })
+    }
+
+    async fn rehearse(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
+        self.rehearsal(registration, claim).await
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {

@@ -74,8 +74,7 @@ impl Known {
 impl Client {
     /// The service under this id. Its health is told by the status, too: only a 404 says that there is none.
     async fn known_at(&self, agent: &Agent, id: &ServiceId) -> Result<Option<Known>> {
-        let answer =
-            self.ask_at(agent, &Ask::get(format!("/v1/agent/health/service/id/{id}?format=json"))).await?;
+        let answer = self.ask_at(agent, &Self::health(id)).await?;
         let health: Health = match answer.status.as_u16() {
             404 => return Ok(None),
             200 | 429 | 503 => self.parse(&answer)?,
@@ -85,7 +84,28 @@ impl Client {
         Ok(health.service.map(|entry| Known { entry, checks }))
     }
 
-    fn definition(&self, registration: &Registration, holder: &Holder, check: Check) -> Result<Ask> {
+    /// The request for a service and its health.
+    pub(super) fn health(id: &ServiceId) -> Ask {
+        Ask::get(format!("/v1/agent/health/service/id/{id}?format=json"))
+    }
+
+    /// A heartbeat.
+    pub(super) fn pass(id: &ServiceId, token: &Token) -> Ask {
+        let check = check_id(id, token);
+        Ask::put(format!("/v1/agent/check/pass/{}", utf8_percent_encode(&check, IN_PATH)))
+    }
+
+    /// The request that takes a service out.
+    pub(super) fn removal(id: &ServiceId) -> Ask {
+        Ask::put(format!("/v1/agent/service/deregister/{id}"))
+    }
+
+    pub(super) fn definition(
+        &self,
+        registration: &Registration,
+        holder: &Holder,
+        check: Check,
+    ) -> Result<Ask> {
         let definition =
             entry::definition(registration, holder, check).map_err(|rule| self.invalid(rule.into()))?;
         let query = if check == Check::Only { "?replace-existing-checks=true" } else { "" };
@@ -93,9 +113,7 @@ impl Client {
     }
 
     async fn pass_at(&self, agent: &Agent, id: &ServiceId, token: &Token) -> Result<()> {
-        let check = check_id(id, token);
-        let check = utf8_percent_encode(&check, IN_PATH);
-        let answer = self.ask_at(agent, &Ask::put(format!("/v1/agent/check/pass/{check}"))).await?;
+        let answer = self.ask_at(agent, &Self::pass(id, token)).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
             _ if is_unknown_check(&answer) => Err(self.not_found(Object::Service, id.as_str())),
@@ -113,7 +131,7 @@ impl Client {
         if !is_meant {
             return Ok(false);
         }
-        let answer = self.ask_at(agent, &Ask::put(format!("/v1/agent/service/deregister/{id}"))).await?;
+        let answer = self.ask_at(agent, &Self::removal(id)).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(false),
             status if status.is_success() => Ok(true),

@@ -15,6 +15,7 @@ use super::login::Login;
 use super::servers::{Ask, Place, Reply, Servers, Shape};
 use crate::model::{Timestamp, printable};
 use crate::registry::http::{HttpCause, Stream};
+use crate::registry::rehearsal;
 use crate::registry::{Access, Error, EtcdUrl, Result};
 
 /// How long a server is waited for before the next is asked.
@@ -113,6 +114,18 @@ impl Client {
             }
             answer => answer,
         }
+    }
+
+    /// What would be told to log in; none where there is no login.
+    pub(super) fn login_body(&self) -> Option<String> {
+        self.login.rehearsed()
+    }
+
+    /// What would be sent, with the token of the login hidden.
+    pub(super) fn rehearsed(&self, path: &str, body: &str) -> Result<reqwest::Request> {
+        let ticket = self.login.rehearsed().map(|_| Arc::new(rehearsal::hidden()));
+        let ask = Ask { path, body, ticket, shape: Shape::Whole, patience: PATIENCE };
+        self.servers.rehearsed(&ask).map_err(|failure| self.error(failure))
     }
 
     /// Asks the server at `place`, and no other.

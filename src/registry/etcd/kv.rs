@@ -212,6 +212,12 @@ impl Txn {
         self
     }
 
+    /// As it goes over the wire.
+    pub(super) fn body(self) -> Value {
+        let Self { compare, success, failure } = self;
+        json!({"compare": compare, "success": success, "failure": failure})
+    }
+
     /// Otherwise looks at what is there.
     pub(in crate::registry) fn or_get(mut self, key: &str) -> Self {
         self.failure.push(json!({"request_range": {"key": encoded(key)}}));
@@ -229,8 +235,7 @@ fn put(key: &str, value: &[u8], lease: Option<LeaseId>) -> Value {
 
 impl Client {
     pub(in crate::registry) async fn commit(&self, txn: Txn) -> Result<Outcome> {
-        let Txn { compare, success, failure } = txn;
-        self.call("kv/txn", &json!({"compare": compare, "success": success, "failure": failure})).await
+        self.call("kv/txn", &txn.body()).await
     }
 
     pub(in crate::registry) async fn range(&self, range: &Range) -> Result<Listing> {

@@ -23,6 +23,11 @@ impl LeaseId {
         (number != 0).then_some(Self(number))
     }
 
+    /// One that nobody has.
+    pub(super) fn random() -> Self {
+        Self(fastrand::i64(1..))
+    }
+
     /// As it goes over the wire.
     pub(in crate::registry) fn get(self) -> i64 {
         self.0
@@ -71,13 +76,22 @@ struct Told {
 #[derive(Deserialize)]
 struct Key(#[serde(deserialize_with = "bytes")] Vec<u8>);
 
+/// What a new lease is asked for with.
+pub(super) fn grant_body(id: LeaseId, ttl: Duration) -> String {
+    json!({"TTL": ttl.as_secs().max(1).to_string(), "ID": id.get().to_string()}).to_string()
+}
+
+/// What a lease is renewed or ended with.
+pub(super) fn body(id: LeaseId) -> String {
+    json!({"ID": id.get().to_string()}).to_string()
+}
+
 impl Client {
     /// A new lease. Very short ones are made longer by etcd. Its number is ours to choose, so that a grant sent again
     /// because its answer was lost is no second one.
     pub(in crate::registry) async fn grant(&self, ttl: Duration) -> Result<LeaseId> {
-        let id = LeaseId(fastrand::i64(1..));
-        let body = json!({"TTL": ttl.as_secs().max(1).to_string(), "ID": id.get().to_string()}).to_string();
-        match self.ask("lease/grant", &body, Rights::Needed).await {
+        let id = LeaseId::random();
+        match self.ask("lease/grant", &grant_body(id, ttl), Rights::Needed).await {
             Ok(_) => Ok(id),
             Err(Failure::Refused(fault)) if fault.is_lease_there() => Ok(id),
             Err(failure) => Err(self.error(failure)),
@@ -94,7 +108,7 @@ impl Client {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let body: String = ids.iter().map(|id| json!({"ID": id.get().to_string()}).to_string()).collect();
+        let body: String = ids.iter().copied().map(body).collect();
         let answer = self.ask("lease/keepalive", &body, Rights::NotNeeded).await;
         let answers = match answer.map_err(|failure| self.error(failure))? {
             Value::Array(answers) => answers,
@@ -114,8 +128,7 @@ impl Client {
 
     /// Ends a lease, and with it its keys. False where there is none.
     pub(in crate::registry) async fn revoke(&self, id: LeaseId) -> Result<bool> {
-        let body = json!({"ID": id.get().to_string()}).to_string();
-        match self.ask("lease/revoke", &body, Rights::Needed).await {
+        match self.ask("lease/revoke", &body(id), Rights::Needed).await {
             Ok(_) => Ok(true),
             Err(Failure::Refused(fault)) if fault.is_no_lease() => Ok(false),
             Err(failure) => Err(self.error(failure)),

@@ -18,6 +18,7 @@ use super::fault::{EtcdCause, Failure};
 use super::servers::{Ask, Reply, Servers, Shape};
 use crate::registry::Credentials;
 use crate::registry::http::{HttpCause, key};
+use crate::registry::rehearsal::HIDDEN;
 
 /// How long the first login may take; each that fails doubles that.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,6 +40,10 @@ pub(super) struct Login {
 /// What a request carries; none where etcd asks for no login.
 pub(super) type Ticket = Option<Arc<HeaderValue>>;
 
+fn body(user: &str, password: &str) -> String {
+    json!({"name": user, "password": password}).to_string()
+}
+
 impl Login {
     pub(super) fn new(credentials: Option<Credentials>, servers: Arc<Servers>) -> Self {
         Self {
@@ -48,6 +53,11 @@ impl Login {
             under_way: tokio::sync::Mutex::default(),
             failures: AtomicU32::new(0),
         }
+    }
+
+    /// What is told to log in, with the password hidden; none where there is no login.
+    pub(super) fn rehearsed(&self) -> Option<String> {
+        Some(body(&self.credentials.as_ref()?.username, HIDDEN))
     }
 
     /// What is at hand, without asking anybody for it.
@@ -113,7 +123,7 @@ async fn log_in(credentials: Credentials, servers: Arc<Servers>, failures: u32) 
     }
     let user = credentials.username;
     let password = key::read(&credentials.api_key).await?;
-    let body = json!({"name": user, "password": password.expose()}).to_string();
+    let body = body(&user, password.expose());
     let patience = span.min(LONGEST_PATIENCE);
     let ask = Ask { path: "auth/authenticate", body: &body, ticket: None, shape: Shape::Whole, patience };
     match servers.at_any(&ask).await.map(Reply::into_value) {

@@ -17,6 +17,7 @@ mod lease;
 mod login;
 mod record;
 mod registering;
+mod rehearsing;
 mod renewing;
 mod servers;
 mod watch;
@@ -33,12 +34,13 @@ pub use self::fault::EtcdCause;
 #[cfg(feature = "server")]
 pub(super) use self::hosted::{Hosted, shared_secret};
 use self::kv::{Range, Txn};
+use self::lease::LeaseId;
 use self::record::{Found, Holding, Record};
 use self::registering::TRIES;
 use self::renewing::Held;
 use self::wire::KeyValue;
 use super::{
-    Access, Claim, ConfigurationStore, Error, EtcdUrl, EventLog, Object, Owner, Registry, Result,
+    Access, Claim, ConfigurationStore, Error, EtcdUrl, EventLog, Object, Owner, Registry, Rehearsal, Result,
     ServiceQuery, Watch,
 };
 use crate::model::{Page, Registration, Service, ServiceId, ServiceUpdate, Timestamp, Token};
@@ -69,16 +71,13 @@ impl Etcd {
     /// Takes out what was found under the key of an id. False where it has changed since.
     async fn take_out(&self, id: &ServiceId, found: &Found) -> Result<bool> {
         let key = layout::key(&self.url, id);
-        let unchanged = Txn::default().if_unchanged(&key, found.revision);
         let (Some(record), Some(lease)) = (&found.record, found.lease) else {
             // There may be anything on the lease of another program.
+            let unchanged = Txn::default().if_unchanged(&key, found.revision);
             return Ok(self.client.commit(unchanged.delete(&key)).await?.is_done);
         };
         if !record.leaving {
-            let leaving = json!(Record { leaving: true, ..record.clone() }).to_string();
-            let others = layout::entries(&self.url, record).into_iter().filter(|entry| entry.key != key);
-            let txn = others.fold(unchanged, |txn, entry| txn.delete(&entry.key));
-            match self.client.commit(txn.put(&key, leaving, Some(lease))).await {
+            match self.client.commit(self.leaving(&key, record, lease, found.revision)).await {
                 Ok(outcome) if !outcome.is_done => return Ok(false),
                 // With no space for the mark, there is still none needed to go.
                 Err(error) if !fault::is_full(&error) => return Err(error),
@@ -89,6 +88,15 @@ impl Etcd {
             return Ok(true);
         }
         Err(self.not_found(Object::Service, id.as_str()))
+    }
+
+    /// Marks it as leaving, and removes what others see of it.
+    fn leaving(&self, key: &str, record: &Record, lease: LeaseId, revision: i64) -> Txn {
+        let leaving = json!(Record { leaving: true, ..record.clone() }).to_string();
+        let others = layout::entries(&self.url, record).into_iter().filter(|entry| entry.key != key);
+        let txn = Txn::default().if_unchanged(key, revision);
+        let txn = others.fold(txn, |txn, entry| txn.delete(&entry.key));
+        txn.put(key, leaving, Some(lease))
     }
 
     /// Changes what was found under the key of an id. False where it has changed since.
@@ -170,6 +178,10 @@ impl Registry for Etcd {
             }
         }
         Err(self.too_busy(&layout::key(&self.url, id)))
+    }
+
+    async fn rehearse(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
+        self.rehearsal(registration, claim)
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {

@@ -105,6 +105,14 @@ impl Servers {
         }
     }
 
+    /// What would be asked of the server that comes first.
+    pub(super) fn rehearsed(&self, ask: &Ask<'_>) -> Result<Request, Failure> {
+        let attempt = self.endpoints.attempt();
+        let base = attempt.server().base.clone();
+        attempt.answered();
+        request(&Place { base, gateway: GATEWAYS[0] }, ask)
+    }
+
     /// Asks one server, under the path that its version has.
     async fn exchange(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Reply, Failure> {
         let first = endpoint.gateway.load(Ordering::Relaxed);

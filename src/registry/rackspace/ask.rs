@@ -1,11 +1,12 @@
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
+use super::service_path;
 use super::session::Pass;
 use crate::api;
-use crate::model::PageRequest;
+use crate::model::{PageRequest, Registration, ServiceId, Token};
 use crate::registry::http::HttpCause;
 use crate::registry::{ApiUrl, Claim, Owner};
 
@@ -28,6 +29,19 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), query: vec![], body: None, headers: vec![], longest: LONGEST }
+    }
+
+    pub(super) fn registration(registration: &Registration, claim: &Claim) -> Self {
+        Self::new(Method::POST, "/services").body(json!(registration)).claiming(claim)
+    }
+
+    pub(super) fn heartbeat(id: &ServiceId, token: &Token, whose: Owner) -> Self {
+        let path = service_path(id) + "/heartbeat";
+        Self::new(Method::POST, path).body(json!({"token": token})).for_owner(whose)
+    }
+
+    pub(super) fn deregistration(id: &ServiceId, whose: Owner) -> Self {
+        Self::new(Method::DELETE, service_path(id)).for_owner(whose)
     }
 
     /// Asks for a page of a list.

@@ -28,7 +28,7 @@ use self::stale::Stale;
 use super::http::{Answer, Http, HttpCause};
 use super::{
     Access, ApiUrl, AuthUrl, Claim, ConfigurationQuery, ConfigurationStore, Error, EventLog, EventQuery,
-    IfTaken, Object, Owner, Quota, Registry, Result, ServiceQuery,
+    IfTaken, Object, Owner, Quota, Registry, Rehearsal, Rehearsed, Result, ServiceQuery, Step, rehearsal,
 };
 use crate::api::{HeartbeatToken, Listing};
 use crate::model::{
@@ -119,8 +119,7 @@ impl Rackspace {
         registration: &Registration,
         claim: &Claim,
     ) -> Result<std::result::Result<Token, Taken>> {
-        let ask = Ask::new(Method::POST, "/services").body(json!(registration)).claiming(claim);
-        let answer = self.ask(&ask).await?;
+        let answer = self.ask(&Ask::registration(registration, claim)).await?;
         if let Some(taken) = answer::taken(&answer) {
             return Ok(Err(taken));
         }
@@ -128,6 +127,27 @@ impl Rackspace {
             return Err(self.failure(About::Page, &answer));
         }
         answer::read::<HeartbeatToken>(self.url(), &answer).map(|HeartbeatToken { token }| Ok(token))
+    }
+
+    fn rehearsal(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
+        let (id, ours) = (&registration.id, Owner::Instance(claim.instance));
+        let invalid = |cause| self.unavailable(cause);
+        let pass =
+            self.session.as_ref().map(|_| Pass { token: rehearsal::hidden(), tenant: "<tenant>".to_owned() });
+        let mut requests = Vec::new();
+        if let Some(session) = &self.session {
+            let login = session.request(rehearsal::HIDDEN).map_err(invalid)?;
+            requests.push(Rehearsed::http(Step::Registration, &login, "the login"));
+        }
+        for (step, ask) in [
+            (Step::Registration, Ask::registration(registration, claim)),
+            (Step::Heartbeat, Ask::heartbeat(id, &Token::new(rehearsal::TOKEN), ours)),
+            (Step::Deregistration, Ask::deregistration(id, ours)),
+        ] {
+            let request = ask.request(&self.base, pass.as_ref()).map_err(invalid)?;
+            requests.push(Rehearsed::http(step, &request, ""));
+        }
+        Ok(Rehearsal { requests, stand_ins: Vec::new() })
     }
 
     /// Whether the service under our id is what we would register: then we have registered it before.
@@ -204,9 +224,7 @@ impl Registry for Rackspace {
     }
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token> {
-        let ask = Ask::new(Method::POST, service_path(id) + "/heartbeat")
-            .body(json!({"token": token}))
-            .for_owner(whose);
+        let ask = Ask::heartbeat(id, token, whose);
         let before = self.doubts.begin(id);
         match self.get(&ask, About::Heartbeat(id.as_str())).await {
             Ok(HeartbeatToken { token }) => {
@@ -218,10 +236,14 @@ impl Registry for Rackspace {
     }
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
-        let ask = Ask::new(Method::DELETE, service_path(id)).for_owner(whose);
+        let ask = Ask::deregistration(id, whose);
         self.call(&ask, About::One(Object::Service, id.as_str())).await?;
         self.doubts.end(id);
         Ok(())
+    }
+
+    async fn rehearse(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
+        self.rehearsal(registration, claim)
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {

@@ -67,17 +67,23 @@ impl Session {
         *self.pass.lock().await = None;
     }
 
-    async fn log_in(&self, http: &Http) -> Result<Pass, (Class, HttpCause)> {
-        let passing = |cause| (Class::Passing, cause);
-        let key = key::read(&self.credentials.api_key).await.map_err(|cause| (Class::Refused, cause))?;
+    /// The login with this key.
+    pub(super) fn request(&self, key: &str) -> Result<Request, HttpCause> {
         let body = json!({"auth": {"RAX-KSKEY:apiKeyCredentials": {
-            "username": self.credentials.username, "apiKey": key.expose(),
+            "username": self.credentials.username, "apiKey": key,
         }}});
         let url = format!("{}/tokens", self.auth_url);
-        let url = Url::parse(&url).map_err(|error| passing(HttpCause::Client(error.to_string())))?;
+        let url = Url::parse(&url).map_err(|error| HttpCause::Client(error.to_string()))?;
         let mut request = Request::new(Method::POST, url);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *request.body_mut() = Some(body.to_string().into());
+        Ok(request)
+    }
+
+    async fn log_in(&self, http: &Http) -> Result<Pass, (Class, HttpCause)> {
+        let passing = |cause| (Class::Passing, cause);
+        let key = key::read(&self.credentials.api_key).await.map_err(|cause| (Class::Refused, cause))?;
+        let request = self.request(key.expose()).map_err(passing)?;
         let answer = http.send(request, LONGEST).await.map_err(passing)?;
         match answer.status {
             StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => read(&answer).map_err(passing),

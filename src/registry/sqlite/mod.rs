@@ -31,7 +31,7 @@ use self::services::Keeping;
 use self::store::{Durability, Store};
 use super::url::sqlite_shown as url_of;
 use super::{
-    Claim, ConfigurationQuery, ConfigurationStore, EventLog, EventQuery, Owner, Registry, Result,
+    Claim, ConfigurationQuery, ConfigurationStore, EventLog, EventQuery, Owner, Registry, Rehearsal, Result,
     ServiceQuery,
 };
 use crate::model::{
@@ -110,6 +110,10 @@ impl Registry for Sqlite {
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {
         let id = id.clone();
         self.write(Durability::Process, move |file| services::deregister(file, &id, whose)).await
+    }
+
+    async fn rehearse(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
+        Ok(services::rehearsal(&self.path.to_string_lossy(), registration, claim))
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {

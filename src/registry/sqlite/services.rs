@@ -2,6 +2,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use serde_json::json;
 
 use super::events;
 use super::fault::Fault;
@@ -11,6 +12,7 @@ use crate::model::{
     Timestamp, Token,
 };
 use crate::registry::clock::{self, Ticks, living};
+use crate::registry::rehearsal::{Rehearsal, Rehearsed, Step, TOKEN};
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
 /// Who is alive at a time, as bounds for SQL, in milliseconds since boot.
@@ -73,6 +75,49 @@ fn settle_the_dead_at(file: &Connection, living: &Living) -> Result<usize, Fault
         events::append_raw(file, EventKind::ServiceTimeout, registration)?;
     }
     Ok(dead.len())
+}
+
+/// Enters a service.
+const ENTER: &str =
+    "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
+     VALUES (:id, :registration, :heartbeat_timeout, :deadline, :token, :instance, :holder)
+     ON CONFLICT (id) DO UPDATE SET
+         registration = excluded.registration, heartbeat_timeout = excluded.heartbeat_timeout,
+         deadline = excluded.deadline, token = excluded.token, previous_token = NULL";
+/// Renews it.
+const RENEW: &str = "UPDATE service
+     SET deadline = :uptime + 1000 * heartbeat_timeout, last_seen = :now, previous_token = :token,
+         token = CASE token WHEN :token THEN :next ELSE token END
+     WHERE id = :id AND (token = :token OR (previous_token = :token AND instance = :instance))
+     RETURNING token";
+
+/// Takes it out.
+const REMOVE: &str = "DELETE FROM service WHERE id = ?1";
+
+/// What would be done in the file at `path`, each with its event in the same transaction.
+pub(super) fn rehearsal(path: &str, registration: &Registration, claim: &Claim) -> Rehearsal {
+    let (id, instance) = (&registration.id, claim.instance.to_string());
+    let row = json!({
+        "id": id, "registration": registration, "heartbeat_timeout": registration.heartbeat_timeout.as_secs(),
+        "deadline": "<now + heartbeat_timeout>", "token": TOKEN, "instance": instance, "holder": claim.holder,
+    });
+    let renewed =
+        json!({"id": id, "token": TOKEN, "next": "<next token>", "instance": instance, "uptime": "<now>"});
+    let requests = [
+        (Step::Registration, ENTER, row, "with its event service.join, unless the id is taken"),
+        (Step::Heartbeat, RENEW, renewed, ""),
+        (
+            Step::Deregistration,
+            REMOVE,
+            json!({"id": id}),
+            "with its event service.remove, if it is still ours",
+        ),
+    ];
+    let rehearsed = |(step, sql, values, note): (Step, &str, serde_json::Value, _)| {
+        let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        Rehearsed::new(step, "execute", path.to_owned(), json!({"sql": sql, "values": values}), note)
+    };
+    Rehearsal { requests: requests.map(rehearsed).into(), stand_ins: Vec::new() }
 }
 
 /// Who has an id.
@@ -140,11 +185,7 @@ pub(super) fn register(
     }
     let json = serde_json::to_string(registration)?;
     file.execute(
-        "INSERT INTO service (id, registration, heartbeat_timeout, deadline, token, instance, holder)
-         VALUES (:id, :registration, :heartbeat_timeout, :deadline, :token, :instance, :holder)
-         ON CONFLICT (id) DO UPDATE SET
-             registration = excluded.registration, heartbeat_timeout = excluded.heartbeat_timeout,
-             deadline = excluded.deadline, token = excluded.token, previous_token = NULL",
+        ENTER,
         named_params! {
             ":id": id.as_str(),
             ":registration": json,
@@ -186,12 +227,7 @@ pub(super) fn heartbeat(
         Owner::Instance(instance) => Some(instance.to_string()),
     };
     // Presented again, the token before the current one gets the same answer: the first one was lost.
-    let sql = "UPDATE service
-               SET deadline = :uptime + 1000 * heartbeat_timeout, last_seen = :now, previous_token = :token,
-                   token = CASE token WHEN :token THEN :next ELSE token END
-               WHERE id = :id AND (token = :token OR (previous_token = :token AND instance = :instance))
-               RETURNING token";
-    let next = file.prepare_cached(sql)?.query_row(
+    let next = file.prepare_cached(RENEW)?.query_row(
         named_params! {
             ":uptime": uptime_millis()?,
             ":now": Timestamp::now().as_millis(),
@@ -266,7 +302,7 @@ fn service((registration, last_seen): (String, Option<u64>)) -> Result<Service, 
 }
 
 fn remove(file: &Connection, id: &ServiceId, registration: &str) -> Result<(), Fault> {
-    file.execute("DELETE FROM service WHERE id = ?1", [id.as_str()])?;
+    file.execute(REMOVE, [id.as_str()])?;
     events::append_raw(file, EventKind::ServiceRemove, registration)
 }
 

@@ -48,13 +48,7 @@ impl Zookeeper {
         registration: &Registration,
         claim: &Claim,
     ) -> Result<Entered> {
-        let record = Record {
-            registration: registration.clone(),
-            instance: claim.instance,
-            holder: claim.holder.clone(),
-            registered_at: Timestamp::now(),
-            entry: None,
-        };
+        let record = Record::new(registration, claim, Timestamp::now());
         let entry = self.url.layout().entry(registration, record.registered_at);
         let mut lost = None;
         for _ in 0..TRIES {
@@ -84,10 +78,7 @@ impl Zookeeper {
             Way::Taken(holder) => return Ok(Try::Taken(holder)),
             Way::Unclear => return Ok(Try::Again),
         };
-        record.entry = entry.and_then(Entry::fixed_path).map(str::to_owned);
-        let id_path = self.tree.service(record.registration.id.as_str());
-        requests.push(Request::create(&id_path, &record.write(), self.acl(), Lasting::Ephemeral));
-        requests.extend(entry.map(|entry| self.show(entry)));
+        requests.extend(self.entering(&mut record, entry));
         match session.multi(&requests).await? {
             Ok(done) => {
                 let made = entry.and(done.last());

@@ -20,6 +20,7 @@ mod login;
 mod operation;
 mod record;
 mod registered;
+mod rehearsing;
 mod session;
 mod tls;
 mod tree;
@@ -50,8 +51,8 @@ use super::endpoints::Endpoints;
 use super::url::Transport;
 use super::watch::Watch;
 use super::{
-    Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Registry, Result, ServiceQuery,
-    ZookeeperUrl,
+    Access, Claim, ConfigurationStore, Error, EventLog, Object, Owner, Registry, Rehearsal, Result,
+    ServiceQuery, ZookeeperUrl,
 };
 use crate::model::{
     ConfigurationValue, Drained, InstanceId, Page, Registration, Service, ServiceId, ServiceUpdate, Token,
@@ -285,15 +286,17 @@ impl Zookeeper {
             if !is_meant {
                 return Ok(Removal::NotThere);
             }
-            let mut requests = vec![Request::delete(&self.tree.service(id.as_str()), found.stat.version)];
-            if let Some(record) = found.record {
-                requests.push(self.removal(&record));
-                if let Some(entry) = record.entry.map(|entry| self.tree.rooted(&entry))
-                    && session.stat(&entry).await?.is_some_and(|stat| stat.owner == found.stat.owner)
+            let requests = if let Some(record) = found.record {
+                let mut seen = record.entry.as_ref().map(|entry| self.tree.rooted(entry));
+                if let Some(entry) = &seen
+                    && session.stat(entry).await?.is_none_or(|stat| stat.owner != found.stat.owner)
                 {
-                    requests.push(Request::delete(&entry, ANY_VERSION));
+                    seen = None;
                 }
-            }
+                self.leaving(&record, found.stat.version, seen.as_deref())
+            } else {
+                vec![Request::delete(&self.tree.service(id.as_str()), found.stat.version)]
+            };
             match session.multi(&requests).await? {
                 Ok(_) => return Ok(Removal::Done),
                 Err((_, Code::NO_NODE)) => {
@@ -424,6 +427,10 @@ impl Registry for Zookeeper {
             Removal::NotThere => Err(self.no_service(id)),
             Removal::Contended => Err(self.contended()),
         }
+    }
+
+    async fn rehearse(&self, registration: &Registration, claim: &Claim) -> Result<Rehearsal> {
+        self.rehearsal(registration, claim)
     }
 
     async fn update(&self, id: &ServiceId, update: &ServiceUpdate) -> Result<()> {

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{InstanceId, Registration, Timestamp};
+use crate::registry::Claim;
 
 /// What is kept of a service under its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,12 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Of a service whose node for consumers is not known yet.
+    pub(super) fn new(registration: &Registration, claim: &Claim, registered_at: Timestamp) -> Self {
+        let (registration, instance, holder) = (registration.clone(), claim.instance, claim.holder.clone());
+        Self { registration, instance, holder, registered_at, entry: None }
+    }
+
     /// None where somebody else has written something else.
     pub(super) fn read(data: &[u8]) -> Option<Self> {
         serde_json::from_slice(data).ok()

@@ -27,6 +27,10 @@ pub(super) enum AddressError {
     NoAddress { interface: String, known: String },
     #[error("no address of this machine is in `{}`", printable(network))]
     Outside { network: String, known: String },
+    #[error("there is no interface `{}`", printable(interface))]
+    NoInterface { interface: String, known: String },
+    #[error("this machine has no address at which others can reach it")]
+    Alone { known: String },
     #[error("cannot list the addresses of this machine")]
     Interfaces(#[from] Errno),
     #[error("`route` leads to the registry's host, and {0} has none")]
@@ -47,7 +51,10 @@ impl Hint for AddressError {
             Self::Network(_) => "write it as 10.0.0.0/8 or fd00::/8".to_owned(),
             Self::Unknown(_) => "host names have letters, digits, `.`, `-` and `_`".to_owned(),
             Self::Unspecified(_) => "name the interface instead, as in --address=eth0".to_owned(),
-            Self::NoAddress { known, .. } | Self::Outside { known, .. } => known.clone(),
+            Self::NoAddress { known, .. }
+            | Self::Outside { known, .. }
+            | Self::NoInterface { known, .. }
+            | Self::Alone { known } => known.clone(),
             Self::Interfaces(_) => "give an IP address".to_owned(),
             Self::NoHost(_) | Self::HostName(_) | Self::NoRoute { .. } => {
                 "name the interface or the network instead, as in --address=eth0 or --address=10.0.0.0/8"
@@ -82,6 +89,26 @@ pub(super) fn resolve(what: &str, registries: &[&RegistryUrl]) -> Result<String,
 pub(super) fn presumed(registry: &RegistryUrl) -> Option<IpAddr> {
     let towards = route(&[registry]).ok();
     towards.or_else(|| Interfaces::read().ok()?.global())
+}
+
+/// Where this machine is for others: its address towards the first registry on another machine, or else the first that
+/// other machines may reach.
+pub(super) fn own(registries: &[&RegistryUrl]) -> Result<IpAddr, AddressError> {
+    if let Some(towards) = route(registries).ok().filter(|address| !address.is_loopback()) {
+        return Ok(towards);
+    }
+    let interfaces = Interfaces::read()?;
+    interfaces.global().ok_or_else(|| AddressError::Alone { known: interfaces.known() })
+}
+
+/// The address of this interface.
+pub(super) fn of_interface(name: &str) -> Result<IpAddr, AddressError> {
+    let interfaces = Interfaces::read()?;
+    let (interface, known) = (name.to_owned(), interfaces.known());
+    if !interfaces.has(name) {
+        return Err(AddressError::NoInterface { interface, known });
+    }
+    interfaces.reachable(name).ok_or(AddressError::NoAddress { interface, known })
 }
 
 /// What may be asked for.
@@ -137,11 +164,7 @@ impl Network {
 
 fn named(name: &str, interfaces: &Interfaces) -> Result<String, AddressError> {
     if interfaces.has(name) {
-        let address = interfaces.reachable(name).ok_or_else(|| AddressError::NoAddress {
-            interface: name.to_owned(),
-            known: interfaces.known(),
-        })?;
-        return Ok(address.to_string());
+        return Ok(of_interface(name)?.to_string());
     }
     is_host_name(name).then(|| name.to_owned()).ok_or_else(|| AddressError::Unknown(name.to_owned()))
 }

@@ -60,8 +60,8 @@ pub(super) struct EndpointArguments {
     /// The command is not told (but see --port-env): it has to be given the same. It is the metadata `port`, and beats
     /// the `port` of --metadata. With `auto`, it is the TCP port that the command listens on, as the kernel has it; the
     /// service is registered when there is one, and again when it is another. Of several ports it is the lowest of those
-    /// that other machines can reach, or else the lowest. A variable of the form `tcp://...` counts as none: Kubernetes sets it where there is a service
-    /// called service-registry.
+    /// that other machines can reach, or else the lowest. A variable of the form `tcp://...` counts as none: Kubernetes
+    /// sets it where there is a service called service-registry.
     #[arg(long, help_heading = "Service", env = "SERVICE_REGISTRY_PORT", value_name = "PORT")]
     port: Option<Port>,
 
@@ -84,6 +84,16 @@ pub(super) struct Ports {
     pub(super) rule: PortRule,
     /// The variable that tells the command, and what it tells.
     pub(super) variable: Option<(String, u16)>,
+    /// The same, if nobody named it.
+    pub(super) chosen: Option<u16>,
+}
+
+/// What these options came to.
+pub(super) struct Endpoint {
+    name: Option<String>,
+    /// An address, or a host's name.
+    pub(super) host: Option<String>,
+    pub(super) port: Option<Port>,
 }
 
 impl EndpointArguments {
@@ -93,43 +103,43 @@ impl EndpointArguments {
     /// When there is no free one.
     pub(super) fn ports(&mut self) -> io::Result<Ports> {
         let rule = if self.port == Some(Port::Auto) { PortRule::Found } else { PortRule::Named };
-        let Some(name) = self.port_env.clone() else { return Ok(Ports { rule, variable: None }) };
-        let number = match self.port {
-            Some(Port::Number(number)) => number.get(),
-            Some(Port::Auto) | None => port::free()?,
+        let Some(name) = self.port_env.clone() else {
+            return Ok(Ports { rule, variable: None, chosen: None });
         };
+        if let Some(Port::Number(number)) = self.port {
+            return Ok(Ports { rule, variable: Some((name, number.get())), chosen: None });
+        }
+        let number = port::free()?;
         if self.port.is_none() {
             self.port = NonZeroU16::new(number).map(Port::Number);
         }
-        Ok(Ports { rule, variable: Some((name, number)) })
+        Ok(Ports { rule, variable: Some((name, number)), chosen: Some(number) })
     }
 
-    /// Puts what was said behind the pairs of --metadata: the last value of a key counts.
-    pub(super) fn add_to(
-        &self,
-        pairs: &mut Vec<(String, String)>,
-        registries: &[&RegistryUrl],
-    ) -> Result<(), AddressError> {
+    pub(super) fn resolved(&self, registries: &[&RegistryUrl]) -> Result<Endpoint, AddressError> {
+        let host = self.address.as_ref().map(|what| address::resolve(what, registries)).transpose()?;
+        Ok(Endpoint { name: self.name.clone(), host, port: self.port })
+    }
+}
+
+impl Endpoint {
+    /// Puts what was said behind the pairs of --metadata: the last value of a key counts. A port that is to be found
+    /// comes later.
+    pub(super) fn add_to(&self, pairs: &mut Vec<(String, String)>) {
         let mut add = |key: &str, value: String| pairs.push((key.to_owned(), value));
         if let Some(name) = &self.name {
             add("name", name.clone());
         }
-        match self.port {
-            Some(Port::Number(port)) => add("port", port.to_string()),
-            // Until it is found, there is none; `auto` beats what --metadata says, too.
-            Some(Port::Auto) => pairs.retain(|(key, _)| key != "port"),
-            None => {}
+        if let Some(Port::Number(port)) = self.port {
+            add("port", port.to_string());
         }
-        let mut add = |key: &str, value: String| pairs.push((key.to_owned(), value));
-        if let Some(what) = &self.address {
-            let host = address::resolve(what, registries)?;
+        if let Some(host) = &self.host {
             add("host", host.clone());
             // `Registration::endpoint` reads `address` first.
             if pairs.iter().any(|(key, _)| key == "address") {
-                pairs.push(("address".to_owned(), host));
+                pairs.push(("address".to_owned(), host.clone()));
             }
         }
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the command line means: checked, and free of how it was said.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroU32;
@@ -11,14 +12,16 @@ use tracing::warn;
 
 use super::address::AddressError;
 use super::check::CheckError;
-use super::endpoint::EndpointArguments;
+use super::draft::{Draft, DraftError, Late, Said};
+use super::facts::Facts;
 use super::readiness::ReadinessError;
-use super::{Arguments, Conflict, OnDeath, Orphans, Required, list, presumed};
+use super::rehearsal::Rendering;
+use super::{Arguments, Conflict, OnDeath, Orphans, Required, presumed};
 use crate::command_line::AccessError;
 use crate::lease::fleet::Require;
 use crate::lease::{self, OnConflict};
 use crate::message::Hint;
-use crate::model::{self, Metadata, Registration, ServiceId, Tag, Tags};
+use crate::model::{Registration, ServiceId};
 use crate::registry::{Access, RegistryUrl};
 use crate::wrapper::child::{Group, Launch};
 use crate::wrapper::environment::Changes;
@@ -33,7 +36,7 @@ pub struct Settings {
     /// What to start.
     pub launch: Launch,
     /// What to register, as far as it was said.
-    pub registration: Registration,
+    draft: Draft,
     /// Where.
     pub registries: Vec<Destination>,
     pub(in crate::wrapper) require: Require,
@@ -42,6 +45,8 @@ pub struct Settings {
     pub(in crate::wrapper) ready_when: ReadyWhen,
     /// What makes the service fit to be listed.
     pub(in crate::wrapper) fitness: Plan,
+    /// The port that was chosen for the command, if nobody named one.
+    pub(in crate::wrapper) chosen_port: Option<u16>,
     stop_signal: SignalNumber,
     stop_timeout: Option<Duration>,
     drain: Option<Drain>,
@@ -49,6 +54,7 @@ pub struct Settings {
     deregister: Deregister,
     legacy: Legacy,
     give_up_after: Option<NonZeroU32>,
+    pub(in crate::wrapper) dry_run: Option<Rendering>,
     warnings: Vec<String>,
 }
 
@@ -59,8 +65,6 @@ pub struct Destination {
     pub url: RegistryUrl,
     /// As whom.
     pub access: Access,
-    /// What: also what was not said, where those who look services up there want to know it.
-    pub registration: Registration,
 }
 
 impl Settings {
@@ -75,7 +79,7 @@ impl Settings {
         let mut warnings = Vec::new();
         let mut secret_variables = Vec::new();
         let mut targets = Vec::new();
-        for target in arguments.access.targets(matches)? {
+        for target in arguments.access.clone().targets(matches)? {
             add(&mut secret_variables, target.secret_variables);
             add(&mut warnings, target.warnings);
             targets.push((target.registry, target.access));
@@ -84,31 +88,17 @@ impl Settings {
             let warning = "--session-metadata is a thing of the past: its pairs are treated as --metadata";
             warnings.push(warning.to_owned());
         }
-        let pairs = pairs(arguments.session_metadata.iter().chain(&arguments.metadata))?;
         let retries = NonZeroU32::new(arguments.retries).unwrap_or(NonZeroU32::MIN);
         let urls: Vec<_> = targets.iter().map(|(url, _)| url).collect();
-        let registration = Registration {
-            id: arguments.id.unwrap_or_else(|| default_id(&arguments.command)),
-            heartbeat_timeout: arguments.interval,
-            tags: tags(&arguments.tags)?,
-            metadata: metadata(pairs, &arguments.endpoint, &urls)?,
-        };
-        if ports.rule == PortRule::Found {
-            let refuse = |source| Refusal::Value { flag: "metadata", source };
-            registration.metadata.with("port", "65535").map_err(refuse)?;
-        }
+        let draft = draft(&arguments, &urls, &secret_variables)?;
         let environment = Changes::without(secret_variables);
         let environment = match ports.variable {
             Some((name, number)) => environment.with(&name, &number.to_string()),
             None => environment,
         };
-        let destination = |(url, access)| {
-            let registration = presumed::completed(&registration, &url, &arguments.command);
-            Destination { url, access, registration }
-        };
         Ok(Self {
-            registries: targets.into_iter().map(destination).collect(),
-            registration,
+            registries: targets.into_iter().map(|(url, access)| Destination { url, access }).collect(),
+            draft,
             launch: Launch {
                 command: arguments.command,
                 environment,
@@ -123,6 +113,7 @@ impl Settings {
             pid_file: arguments.pid_file,
             ready_when: arguments.notify,
             fitness,
+            chosen_port: ports.chosen,
             stop_signal: arguments.stop_signal,
             stop_timeout: arguments.stop_timeout,
             drain,
@@ -134,20 +125,27 @@ impl Settings {
             deregister: arguments.deregister,
             legacy: if arguments.tombstone.tombstone { Legacy::Tombstone } else { Legacy::Entry },
             give_up_after: arguments.abort_on_failure.then_some(retries),
+            dry_run: arguments.rehearsal.dry_run,
             warnings,
         })
     }
 
+    /// What to register in one of the registries: also what was not said, where those who look services up there want to
+    /// know it.
+    pub(in crate::wrapper) fn registration(&self, destination: &Destination, late: Late) -> Registration {
+        presumed::completed(&self.draft.complete(late), &destination.url, &self.launch.command)
+    }
+
     pub(in crate::wrapper) fn lease_policy(&self) -> lease::Policy {
         lease::Policy {
-            timeout: self.registration.heartbeat_timeout,
+            timeout: self.draft.sound.heartbeat_timeout,
             on_conflict: self.on_conflict,
             give_up_after: self.give_up_after,
         }
     }
 
     pub(in crate::wrapper) fn stop_policy(&self) -> supervision::Policy {
-        let reinstate_after = self.registration.heartbeat_timeout.as_duration();
+        let reinstate_after = self.draft.sound.heartbeat_timeout.as_duration();
         supervision::Policy {
             deregister: self.deregister,
             legacy: self.legacy,
@@ -175,14 +173,8 @@ impl Settings {
 /// Why there is nothing to run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("--{flag}")]
-    Value {
-        flag: &'static str,
-        #[source]
-        source: model::Error,
-    },
-    #[error("--metadata: `{}` is not of the form KEY=VALUE", model::printable(.0))]
-    Pair(String),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
     #[error("--address")]
     Address(#[from] AddressError),
     #[error("--ready-when")]
@@ -202,7 +194,7 @@ pub(super) enum Refusal {
 impl Hint for Refusal {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Pair(_) => Some(r"write a comma within a value as `\,`".to_owned()),
+            Self::Draft(error) => error.hint(),
             Self::Address(error) => error.hint(),
             Self::Access(error) => error.hint(),
             Self::NeverLeaves { .. } => Some("use --deregister=on-stop, or do without".to_owned()),
@@ -211,10 +203,27 @@ impl Hint for Refusal {
             Self::Check(CheckError::Timeout { .. })
             | Self::Readiness(ReadinessError::Descriptors)
             | Self::NoFreePort(_)
-            | Self::Value { .. }
             | Self::NotOurs => None,
         }
     }
+}
+
+/// What is to be registered.
+fn draft(
+    arguments: &Arguments,
+    registries: &[&RegistryUrl],
+    secrets: &[&'static str],
+) -> Result<Draft, Refusal> {
+    let said = Said {
+        id: arguments.id.as_deref(),
+        tags: &arguments.tags,
+        pairs: arguments.session_metadata.iter().chain(&arguments.metadata).collect(),
+        heartbeat_timeout: arguments.interval,
+        endpoint: arguments.endpoint.resolved(registries)?,
+    };
+    let (host, port) = (said.endpoint.host.clone(), said.endpoint.port);
+    let facts = Facts { registries, host, port, secrets, known: BTreeMap::new() };
+    Ok(Draft::new(&said, default_id(&arguments.command), facts)?)
 }
 
 /// What makes the service fit to be listed.
@@ -243,28 +252,4 @@ fn add<T: PartialEq>(all: &mut Vec<T>, some: Vec<T>) {
             all.push(one);
         }
     }
-}
-
-fn tags(values: &[String]) -> Result<Tags, Refusal> {
-    let refuse = |source| Refusal::Value { flag: "tags", source };
-    let tags = values.iter().flat_map(|value| list::items(value)).map(Tag::new).collect::<Result<_, _>>();
-    tags.and_then(Tags::new).map_err(refuse)
-}
-
-fn pairs<'a>(values: impl Iterator<Item = &'a String>) -> Result<Vec<(String, String)>, Refusal> {
-    let pair = |item: String| match item.split_once('=') {
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Refusal::Pair(item)),
-    };
-    values.flat_map(|value| list::items(value)).map(pair).collect()
-}
-
-/// The pairs, and what has options of its own.
-fn metadata(
-    mut pairs: Vec<(String, String)>,
-    endpoint: &EndpointArguments,
-    registries: &[&RegistryUrl],
-) -> Result<Metadata, Refusal> {
-    endpoint.add_to(&mut pairs, registries)?;
-    Metadata::new(pairs).map_err(|source| Refusal::Value { flag: "metadata", source })
 }
