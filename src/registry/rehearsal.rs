@@ -12,6 +12,9 @@ pub(super) const HIDDEN: &str = "***";
 #[cfg(any(feature = "http", feature = "sqlite"))]
 pub(super) const TOKEN: &str = "<token>";
 
+/// Why the configuration is looked at first.
+pub(super) const DRAINED: &str = "whether it is drained";
+
 /// All that would be asked, in its order.
 #[derive(Debug, Default)]
 pub struct Rehearsal {

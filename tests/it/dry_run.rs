@@ -80,7 +80,7 @@ fn the_http_api_gets_what_was_printed() {
     let instance = registration.header("x-service-instance").unwrap();
     let names = [("7777", "<tenant>"), (instance, "<instance>"), (&id, "api-<pid>"), ("sesame", "***")];
     assert_eq!(rehearsed(&printed, &peer), sent(&peer, &names));
-    let headers = printed["registries"][0]["requests"][1]["headers"].as_object().unwrap();
+    let headers = printed["registries"][0]["requests"][2]["headers"].as_object().unwrap();
     assert_eq!(headers["x-auth-token"], "***");
     for (name, shown) in headers.iter().filter(|(name, _)| *name != "x-auth-token") {
         let sent = registration.header(name).unwrap().replace(instance, "<instance>");
@@ -124,7 +124,7 @@ fn a_consul_agent_gets_what_was_printed() {
     let instance = registration.json()["Meta"]["srw_instance"].as_str().unwrap().to_owned();
     let names = [(&*instance, "<instance>"), (&id, "api-<pid>"), (&holder, "pid <pid of the wrapper> on")];
     assert_eq!(rehearsed(&printed, &peer), sent(&peer, &names));
-    let header = &printed["registries"][0]["requests"][1]["headers"]["x-consul-token"];
+    let header = &printed["registries"][0]["requests"][2]["headers"]["x-consul-token"];
     assert_eq!(header, "***");
 }
 
@@ -160,18 +160,18 @@ fn what_a_gateway_hides_is_readable() {
         printed["registries"][0]["requests"].as_array().unwrap().clone()
     };
     let etcd = requests("etcd://127.0.0.1/shop?layout=registrator");
-    let put = &etcd[2]["body"]["success"][0]["request_put"];
+    let put = &etcd[3]["body"]["success"][0]["request_put"];
     assert_eq!((&put["key"], &put["lease"]), (&json!("/shop/services/api-<pid>"), &json!("<lease>")));
     assert_eq!(put["value"]["metadata"]["x"], "1");
-    assert_eq!(etcd[2]["body"]["success"][1]["request_put"]["value"], "192.0.2.7:8000");
+    assert_eq!(etcd[3]["body"]["success"][1]["request_put"]["value"], "192.0.2.7:8000");
     let zookeeper = requests("zookeeper://127.0.0.1/shop");
     let made: Vec<_> = zookeeper.iter().filter(|request| request["method"] == "create ephemeral").collect();
     let targets: Vec<_> = made.iter().map(|request| request["target"].as_str().unwrap()).collect();
     assert_eq!(targets, ["/shop/service-registry/services/api-<pid>", "/shop/services/api/api-<pid>"]);
     assert_eq!(made[1]["body"]["port"], 8000);
     let file = requests("sqlite:///tmp/no-such.db");
-    assert_eq!(file[0]["body"]["values"]["registration"]["tags"], json!(["a", "b"]));
-    assert!(file[0]["body"]["sql"].as_str().unwrap().starts_with("INSERT INTO service"));
+    assert_eq!(file[1]["body"]["values"]["registration"]["tags"], json!(["a", "b"]));
+    assert!(file[1]["body"]["sql"].as_str().unwrap().starts_with("INSERT INTO service"));
 }
 
 #[test]
