@@ -12,6 +12,9 @@ pub(super) const HIDDEN: &str = "***";
 #[cfg(any(feature = "http", feature = "sqlite"))]
 pub(super) const TOKEN: &str = "<token>";
 
+/// What the time of a registration is shown as.
+#[cfg(any(feature = "http", feature = "zookeeper"))]
+pub(super) const NOW: &str = "<now>";
 /// Why the configuration is looked at first.
 pub(super) const DRAINED: &str = "whether it is drained";
 

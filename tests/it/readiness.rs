@@ -200,7 +200,7 @@ fn a_stop_before_it_is_ready_is_passed_on_and_leaves_no_trace() {
 #[test]
 fn a_port_that_is_found_is_registered_and_followed() {
     let place = Place::new();
-    let options = ["--id=web1", "--port=auto", "--metadata=zone=a"];
+    let options = ["--id=web1", "--port=auto", "--metadata=zone=a,at=x:{port}", "--tags={port}"];
     let wrapper = place.wrapper(&options).start(&["python3", "-c", LISTENER]);
     is_listed_at_go(&place, "web1");
     let before = port(&place);
@@ -209,7 +209,10 @@ fn a_port_that_is_found_is_registered_and_followed() {
     let after = wait_for("another port", || Some(port(&place)).filter(|port| *port != before));
     wait_until("the other port", || registered_port(&place, "web1").as_ref() == Some(&after));
     assert_eq!(place.events(), ["join web1", "remove web1", "join web1"]);
-    assert_eq!(place.raxsr_json(&["services", "get", "web1"])["metadata"]["zone"], "a");
+    let service = place.raxsr_json(&["services", "get", "web1"]);
+    assert_eq!(service["metadata"]["zone"], "a");
+    assert_eq!(service["metadata"]["at"], format!("x:{after}"));
+    assert_eq!(service["tags"], serde_json::json!([after]));
 }
 
 #[test]

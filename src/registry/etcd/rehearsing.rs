@@ -11,7 +11,7 @@ use super::layout;
 use super::lease::{self, LeaseId};
 use super::record::Record;
 use crate::model::{Drained, Registration};
-use crate::registry::rehearsal::{DRAINED, Rehearsal, Rehearsed, Step, read};
+use crate::registry::rehearsal::{DRAINED, NOW, Rehearsal, Rehearsed, Step, read};
 use crate::registry::{Claim, Result};
 
 const NOTE: &str = "keys and values go in Base64";
@@ -47,7 +47,11 @@ impl Etcd {
             decode(&mut rehearsed.body);
             requests.push(rehearsed);
         }
-        let stand_ins = vec![(lease.get().to_string(), "<lease>"), (revision.to_string(), "<revision>")];
+        let stand_ins = vec![
+            (lease.get().to_string(), "<lease>"),
+            (revision.to_string(), "<revision>"),
+            (record.created_at.as_millis().to_string(), NOW),
+        ];
         Ok(Rehearsal { requests, stand_ins })
     }
 }

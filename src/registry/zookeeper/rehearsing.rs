@@ -8,7 +8,7 @@ use super::operation::{Kind, Lasting, Request};
 use super::record::Record;
 use super::wire::{Flag, Garbled, Reader};
 use crate::model::{Drained, Registration, Timestamp};
-use crate::registry::rehearsal::{DRAINED, HIDDEN, Rehearsal, Rehearsed, Step, read};
+use crate::registry::rehearsal::{DRAINED, HIDDEN, NOW, Rehearsal, Rehearsed, Step, read};
 use crate::registry::{Claim, Result};
 
 impl Zookeeper {
@@ -45,7 +45,8 @@ impl Zookeeper {
                 requests.push(rehearsed.map_err(|garbled| self.garbled(garbled))?);
             }
         }
-        Ok(Rehearsal { requests, stand_ins: Vec::new() })
+        let now = record.registered_at.as_millis().to_string();
+        Ok(Rehearsal { requests, stand_ins: vec![(now, NOW)] })
     }
 
     /// The requests that make the nodes of a service.
