@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Longer than any server takes on a busy machine: only what hangs takes for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What MariaDB says on success; at the end of a list; and of an error.
+/// What a packet begins with that tells success, the end of a list, an error.
 const OK: u8 = 0;
 const END: u8 = 0xfe;
 const ERROR: u8 = 0xff;
@@ -118,7 +118,7 @@ impl Download {
     }
 }
 
-/// A connection to MariaDB, logged in.
+/// A connection to a database, logged in.
 pub(super) struct Connection {
     stream: TcpStream,
 }
