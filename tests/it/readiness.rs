@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::support::{Place, holds_for, is_root, is_there, says, wait_for, wait_until};
+use crate::support::{Place, WRAPPER, holds_for, is_root, is_there, says, wait_for, wait_until};
 
 /// Long enough for a mistake to show.
 const A_WHILE: Duration = Duration::from_millis(700);
@@ -171,6 +171,17 @@ fn the_command_says_it_on_a_descriptor() {
     }
     let output = Place::new().wrapper(&["--id=web1", "--ready-when=fd:3"]).output(&["/no/such/command"]);
     assert_eq!(output.status.code(), Some(127));
+}
+
+#[test]
+fn a_descriptor_that_there_cannot_be_is_told_and_nothing_is_started() {
+    let place = Place::new();
+    let script = format!("ulimit -n 64; exec {WRAPPER} --id=web1 --ready-when=fd:64 touch started");
+    let output = place.program("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(125), 1), "{text}");
+    assert!(text.contains("--ready-when: descriptor 64 is above the limit of open files"), "{text}");
+    assert!(!place.path().join("started").exists());
 }
 
 #[test]
