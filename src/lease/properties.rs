@@ -9,7 +9,7 @@ use super::*;
 fn success(call: &Call, number: usize) -> Event {
     match call {
         Call::Register(_) => Event::Registered(Token::new(format!("r{number}"))),
-        Call::Heartbeat(_) => Event::HeartbeatAccepted(Token::new(format!("h{number}"))),
+        Call::Heartbeat(_) | Call::Suspend(_) => Event::HeartbeatAccepted(Token::new(format!("h{number}"))),
         Call::Deregister => Event::Deregistered,
     }
 }
