@@ -155,14 +155,21 @@ impl Fleet {
     pub fn new(keepers: Vec<(String, Keeper)>, require: Require) -> Self {
         let lease =
             |(registry, keeper)| Lease { registry, keeper, known: Standing::Idle, has_been_held: false };
-        Self { leases: keepers.into_iter().map(lease).collect(), require, wish: Wish::Idle, awaited: Vec::new() }
+        Self {
+            leases: keepers.into_iter().map(lease).collect(),
+            require,
+            wish: Wish::Idle,
+            awaited: Vec::new(),
+        }
     }
 
     /// Says what is wanted from now on, everywhere.
     pub fn wish(&mut self, wish: Wish) {
         let statuses = self.leases.iter().map(|lease| lease.keeper.glance());
         match (&self.wish, &wish) {
-            (Wish::Idle | Wish::Listed, _) => self.awaited = statuses.map(|status| is_quick(&status)).collect(),
+            (Wish::Idle | Wish::Listed, _) => {
+                self.awaited = statuses.map(|status| is_quick(&status)).collect();
+            }
             (Wish::Suspended(_), Wish::Unlisted) => {
                 let awaited = statuses.zip(&self.awaited);
                 self.awaited = awaited.map(|(status, before)| *before || is_in_and_quick(&status)).collect();

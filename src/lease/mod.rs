@@ -380,7 +380,11 @@ impl Lease {
         let State::Held(state) = &mut self.state else { return Action::Wait };
         let is_news = std::mem::replace(&mut state.wanted, wanted) != wanted;
         self.may_be_in_step |= is_news;
-        if is_news && self.under_way.is_none() { self.heartbeat(Credentials::Current, now) } else { Action::Wait }
+        if is_news && self.under_way.is_none() {
+            self.heartbeat(Credentials::Current, now)
+        } else {
+            Action::Wait
+        }
     }
 
     fn withdraw(&mut self, now: Instant) -> Action {

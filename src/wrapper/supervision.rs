@@ -14,10 +14,13 @@
 //!
 //! The service may be in several registries; what counts here is how all its leases stand together.
 
+mod policy;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::policy::{Deregister, Drain, Drained, Ends, Legacy, Policy};
 use super::child::Group;
 use super::ending::{Ending, NOT_REGISTERED};
 use super::fitness::Fitness;
@@ -35,72 +38,6 @@ const WITHDRAWAL_BUDGET: Duration = Duration::from_secs(1);
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// How long a child that has a time to end in still has after a second request.
 const IMPATIENCE: Duration = Duration::from_secs(1);
-
-/// When to take the service out of the registry, rather than let it expire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Deregister {
-    /// Whenever the command ends.
-    Always,
-    /// When it is asked to stop; a command that ends by itself is left to expire, so that whoever watches for
-    /// crashes sees one.
-    OnStop,
-    /// Never: the entry always expires.
-    Never,
-}
-
-/// What is left in the registry of a child that has ended by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Legacy {
-    /// Its entry, as it was.
-    Entry,
-    /// Its entry, and in that how it has ended.
-    Tombstone,
-}
-
-/// What the supervision is to obey.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Policy {
-    pub(super) deregister: Deregister,
-    pub(super) legacy: Legacy,
-    /// When a child that was interrupted but goes on is listed again.
-    pub(super) reinstate_after: Duration,
-    /// What the child gets instead of SIGTERM.
-    pub(super) stop_signal: SignalNumber,
-    /// How long the child has to end once it was asked to, before it is killed. None: for ever.
-    pub(super) stop_timeout: Option<Duration>,
-    /// How long the request to stop is held back once the service has left the registry. None: not at all.
-    pub(super) drain: Option<Drain>,
-    /// Which process group it is in.
-    pub(super) group: Group,
-}
-
-/// How a child goes on serving those who have looked it up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Drain {
-    /// For no longer than this.
-    pub(super) limit: Duration,
-    pub(super) ends: Ends,
-}
-
-/// When a drain is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ends {
-    /// At its limit.
-    AtLimit,
-    /// As soon as registries do not show the service any more.
-    WhenUnlisted,
-}
-
-/// Why a drain was over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Drained {
-    /// It has taken as long as it may.
-    AtLimit,
-    /// No registry shows the service any more.
-    Unlisted,
-    /// We were asked to stop once more.
-    AskedAgain,
-}
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -123,8 +60,10 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Wish(Wish),
-    /// Leave the registry, to come back: nobody stops.
+    /// Be shown to nobody until it can serve again: nobody stops.
     Suspend,
+    /// Leave the registry, to come back as another: nobody stops.
+    Move,
     /// Keep no lease any more: what is listed expires.
     Abandon,
     Pass(Delivery),
@@ -274,6 +213,7 @@ impl Supervision {
         match fitness {
             Fitness::Fit => self.list(),
             Fitness::Unfit => vec![Effect::Suspend],
+            Fitness::Moved => vec![Effect::Move],
             Fitness::Hopeless => self.refused(now),
         }
     }
@@ -434,7 +374,8 @@ impl Supervision {
     fn lease_is(&mut self, lease: Overview, now: Instant) -> Vec<Effect> {
         self.lease = lease;
         self.was_listed |= lease.holds;
-        self.out_since = self.is_out().then(|| self.out_since.unwrap_or(now));
+        let is_shown = !self.is_out() && lease.standing != Standing::Suspended;
+        self.out_since = (!is_shown).then(|| self.out_since.unwrap_or(now));
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running if lease.standing == Standing::Refused => self.refused(now),
             Phase::Recalling { .. } if self.is_out() => self.abort(now),

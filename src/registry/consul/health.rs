@@ -92,8 +92,9 @@ pub(super) fn is_held<'a>(entry: &Entry, checks: impl IntoIterator<Item = &'a Ch
     let mut checks =
         checks.into_iter().filter(|check| check.service_id == entry.id && !check.is_maintenance());
     match own_check(entry) {
-        Some(own) => checks
-            .any(|check| check.check_id == own && (check.status == PASSING || check.is_told_unhealthy)),
+        Some(own) => {
+            checks.any(|check| check.check_id == own && (check.status == PASSING || check.is_told_unhealthy))
+        }
         None => checks.all(|check| check.status != CRITICAL),
     }
 }
@@ -118,7 +119,8 @@ mod tests {
             node: "n1".to_owned(),
             service_id: "web1".to_owned(),
             check_id: id.replace("OWN", &format!("service:web1:{INSTANCE}")),
-            status: status.to_owned(),
+            status: status.trim_start_matches("told ").to_owned(),
+            is_told_unhealthy: status.starts_with("told "),
         };
         checks.iter().map(check).collect()
     }
@@ -130,6 +132,7 @@ mod tests {
         let theirs: Entry = serde_json::from_value(json!({"ID": "web1"})).unwrap();
         for (told, ours_stands, ours_is_held, theirs_stands, theirs_is_held) in [
             (&[("OWN", "passing")][..], Standing::Alive, true, Standing::Alive, true),
+            (&[("OWN", "told critical")], Standing::Dead, true, Standing::Dead, false),
             (&[("OWN", "critical")], Standing::Dead, false, Standing::Dead, false),
             (&[("OWN", "passing"), ("x", "warning")], Standing::Dead, true, Standing::Dead, true),
             (

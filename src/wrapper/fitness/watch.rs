@@ -1,5 +1,6 @@
 //! The task that looks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as latest};
@@ -26,6 +27,7 @@ pub(super) struct Watch {
     started_at: Instant,
     /// What is said last.
     fitness: Fitness,
+    reason: Arc<str>,
     port: Option<u16>,
 }
 
@@ -38,7 +40,8 @@ impl Watch {
         says: mpsc::UnboundedSender<News>,
         started_at: Instant,
     ) -> Self {
-        Self { plan, surroundings, line, known, says, started_at, fitness: Fitness::Unfit, port: None }
+        let (fitness, reason, port) = (Fitness::Unfit, Arc::default(), None);
+        Self { plan, surroundings, line, known, says, started_at, fitness, reason, port }
     }
 
     pub(super) async fn run(mut self) {
@@ -63,7 +66,7 @@ impl Watch {
 
     fn say(&mut self, fitness: Fitness) {
         self.fitness = fitness;
-        let _ = self.says.send(News { fitness, port: self.port });
+        let _ = self.says.send(News { fitness, reason: Arc::clone(&self.reason), port: self.port });
     }
 
     /// Waits until it is ready, or is not going to be.
@@ -164,7 +167,10 @@ impl Watch {
                     Verdict::Unhealthy if checker.check.on_unhealthy == OnUnhealthy::Stop => {
                         return self.say(Fitness::Hopeless);
                     }
-                    Verdict::Unhealthy => self.say(Fitness::Unfit),
+                    Verdict::Unhealthy => {
+                        self.reason = Arc::clone(&checker.reason);
+                        self.say(Fitness::Unfit);
+                    }
                 },
             }
         }
@@ -192,6 +198,8 @@ struct Checker {
     pauses: Pauses,
     counts_at: Instant,
     unhealthy_since: Option<Instant>,
+    /// What was wrong last.
+    reason: Arc<str>,
 }
 
 impl Checker {
@@ -208,6 +216,7 @@ impl Checker {
             pauses: Pauses::new(),
             counts_at: Instant::now() + check_interval,
             unhealthy_since: None,
+            reason: Arc::default(),
         }
     }
 
@@ -220,6 +229,7 @@ impl Checker {
             let now = Instant::now();
             self.next_at = now + self.check.interval;
             if let Err(reason) = &seen {
+                self.reason = reason.to_string().into();
                 debug!(%reason, "a check failed");
             }
             let is_new = self.health.verdict() == Verdict::Unknown;
@@ -232,7 +242,7 @@ impl Checker {
             }
             let sight = if seen.is_ok() { Sight::Good } else { Sight::Bad };
             if let Some(verdict) = self.health.saw(sight) {
-                self.tell(verdict, seen.err());
+                self.tell(verdict);
                 return verdict;
             }
         }
@@ -249,13 +259,13 @@ impl Checker {
         Ok(())
     }
 
-    fn tell(&mut self, verdict: Verdict, reason: Option<Reason>) {
-        let reason = reason.map(|reason| reason.to_string());
+    fn tell(&mut self, verdict: Verdict) {
+        let reason = &*self.reason;
         match verdict {
             Verdict::Unhealthy => {
                 self.unhealthy_since = Some(Instant::now());
                 match self.check.on_unhealthy {
-                    OnUnhealthy::Withdraw => warn!(reason, "is not healthy: out of the registry until it is"),
+                    OnUnhealthy::Withdraw => warn!(reason, "is not healthy: not listed until it is"),
                     OnUnhealthy::Stop => error!(reason, "is not healthy: stopping the child"),
                 }
             }

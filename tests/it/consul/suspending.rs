@@ -10,11 +10,11 @@ use super::{INTERVAL, lists, wrapper_at};
 use crate::support::consul::Consul;
 use crate::support::{Place, Running, holds_for, says, wait_until};
 
-const OFTEN: [&str; 2] = ["--check-interval=100ms", "--check-fall=2"];
+const OFTEN: [&str; 3] = ["--name=web1", "--check-interval=100ms", "--check-fall=2"];
 const WHILE_OK: &str = "--check=exec:test -e ok";
 
 fn start(place: &Place, consul: &Consul, name: &str, more: &[&str]) -> (Running, PathBuf) {
-    wrapper_at(place, &consul.url(), name, &[&OFTEN, more].concat())
+    wrapper_at(place, &consul.url(), name, &[&OFTEN[..], more].concat())
 }
 
 /// One that is healthy for as long as the returned file is there, and listed.
