@@ -86,7 +86,7 @@ pub(super) struct Supervision {
     lease: Overview,
     /// Whether the service was ever listed: if not, nobody can have looked it up.
     was_listed: bool,
-    /// Since when it is out of the registry.
+    /// Since when nobody is shown it.
     out_since: Option<Instant>,
     /// Whether the service can serve, for all that is asked of it: otherwise it is not listed.
     fitness: Fitness,
@@ -374,8 +374,12 @@ impl Supervision {
     fn lease_is(&mut self, lease: Overview, now: Instant) -> Vec<Effect> {
         self.lease = lease;
         self.was_listed |= lease.holds;
-        let is_shown = !self.is_out() && lease.standing != Standing::Suspended;
-        self.out_since = (!is_shown).then(|| self.out_since.unwrap_or(now));
+        self.out_since = match lease.standing {
+            Standing::Suspended | Standing::Withdrawn => self.out_since.or(Some(now)),
+            // One that was suspended has been out for longer than it takes to leave.
+            Standing::Withdrawing => self.out_since,
+            _ => None,
+        };
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running if lease.standing == Standing::Refused => self.refused(now),
             Phase::Recalling { .. } if self.is_out() => self.abort(now),

@@ -11,7 +11,7 @@ use super::health::{Health, Sight, Verdict};
 use super::readiness::{Pauses, Readiness, within};
 use super::{Check, Condition, Fitness, IfLate, Known, News, OnUnhealthy, Plan, PortRule};
 use crate::wrapper::descriptor::Line;
-use crate::wrapper::probe::{self, Ports, Probe, Reason, Surroundings};
+use crate::wrapper::probe::{self, Ports, Probe, Reason, Surroundings, Target};
 
 /// How often it is seen whether a port that was found is still the one.
 const PORT_LOOK: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl Watch {
     /// Waits until it is ready, or is not going to be.
     async fn get_ready(&mut self) -> Fitness {
         let mut conditions = std::mem::take(&mut self.plan.ready_when);
-        let listening = Condition::Looks(probe::Target::Listening(None));
+        let listening = Condition::Looks(Target::Listening(None));
         if self.plan.port == PortRule::Found && !conditions.contains(&listening) {
             conditions.push(listening);
         }
@@ -168,7 +168,7 @@ impl Watch {
                         return self.say(Fitness::Hopeless);
                     }
                     Verdict::Unhealthy => {
-                        self.reason = Arc::clone(&checker.reason);
+                        self.reason = Arc::clone(&checker.trouble.public);
                         self.say(Fitness::Unfit);
                     }
                 },
@@ -199,7 +199,34 @@ struct Checker {
     counts_at: Instant,
     unhealthy_since: Option<Instant>,
     /// What was wrong last.
-    reason: Arc<str>,
+    trouble: Trouble,
+}
+
+/// What is wrong.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// For the log.
+    whole: String,
+    /// For everybody: a command line may have secrets in it.
+    public: Arc<str>,
+}
+
+impl Trouble {
+    fn with(target: &Target, reason: &Reason) -> Self {
+        let whole = format!("{target}: {reason}");
+        let public = match target {
+            Target::Exec(_) => format!("exec: {reason}").into(),
+            _ => whole.as_str().into(),
+        };
+        Self { whole, public }
+    }
+}
+
+impl From<Reason> for Trouble {
+    fn from(reason: Reason) -> Self {
+        let whole = reason.to_string();
+        Self { public: whole.as_str().into(), whole }
+    }
 }
 
 impl Checker {
@@ -216,7 +243,7 @@ impl Checker {
             pauses: Pauses::new(),
             counts_at: Instant::now() + check_interval,
             unhealthy_since: None,
-            reason: Arc::default(),
+            trouble: Trouble::default(),
         }
     }
 
@@ -228,19 +255,19 @@ impl Checker {
             let seen = self.look().await;
             let now = Instant::now();
             self.next_at = now + self.check.interval;
-            if let Err(reason) = &seen {
-                self.reason = reason.to_string().into();
-                debug!(%reason, "a check failed");
+            let sight = if seen.is_ok() { Sight::Good } else { Sight::Bad };
+            if let Err(trouble) = seen {
+                debug!(reason = trouble.whole, "a check failed");
+                self.trouble = trouble;
             }
             let is_new = self.health.verdict() == Verdict::Unknown;
-            if is_new && seen.is_err() {
+            if is_new && sight == Sight::Bad {
                 self.next_at = now + self.pauses.after(now - start).min(self.check.interval);
                 if now < self.counts_at {
                     continue;
                 }
                 self.counts_at = now + self.check.interval;
             }
-            let sight = if seen.is_ok() { Sight::Good } else { Sight::Bad };
             if let Some(verdict) = self.health.saw(sight) {
                 self.tell(verdict);
                 return verdict;
@@ -248,19 +275,17 @@ impl Checker {
         }
     }
 
-    async fn look(&mut self) -> Result<(), Reason> {
+    async fn look(&mut self) -> Result<(), Trouble> {
         let pid = self.known.borrow().pid;
         probe::is_running(pid)?;
         for (probe, target) in self.probes.iter_mut().zip(&self.check.targets) {
-            within(self.check.timeout, probe)
-                .await
-                .map_err(|reason| Reason::new(format!("{target}: {reason}")))?;
+            within(self.check.timeout, probe).await.map_err(|reason| Trouble::with(target, &reason))?;
         }
         Ok(())
     }
 
     fn tell(&mut self, verdict: Verdict) {
-        let reason = &*self.reason;
+        let reason = &self.trouble.whole;
         match verdict {
             Verdict::Unhealthy => {
                 self.unhealthy_since = Some(Instant::now());
