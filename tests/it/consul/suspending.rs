@@ -167,3 +167,28 @@ while True: time.sleep(1)";
     wait_until("its return", || consul.passing("web1") == 1);
     assert_ne!(consul.meta("web1")["port"], before);
 }
+
+#[test]
+fn beside_a_registry_that_cannot_say_so_it_leaves_that_and_returns_to_both() {
+    let Some(consul) = Consul::start("beside_a_registry_that_cannot_say_so") else { return };
+    let place = Place::new();
+    let ok = place.path().join("ok");
+    fs::write(&ok, "").unwrap();
+    let file = place.url();
+    let (mut wrapper, _) = start(&place, &consul, "log", &[WHILE_OK, "--registry", &file]);
+    let is_in = |count| consul.passing("web1") == count && place.services().len() == count;
+    wait_until("the registrations", || is_in(1));
+    become_unhealthy(&consul, &ok);
+    wait_until("the withdrawal", || is_in(0));
+    holds_for(INTERVAL, "being there at Consul only", || {
+        is_in(0) && is_critical(&consul, "unhealthy: ") && !consul.meta("web1").is_null()
+    });
+    fs::write(&ok, "").unwrap();
+    wait_until("its return", || is_in(1));
+    become_unhealthy(&consul, &ok);
+    wait_until("the withdrawal", || is_in(0));
+    wrapper.signal(Signal::SIGTERM);
+    wrapper.wait();
+    assert!(consul.meta("web1").is_null());
+    assert_eq!(place.events(), ["join web1", "remove web1", "join web1", "remove web1"]);
+}
