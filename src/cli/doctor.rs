@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::drain;
 use super::output::{self, Cell, Format, Output, Row};
 use crate::command_line::{Login, Target};
 use crate::message::{Hint, chain};
@@ -20,6 +21,8 @@ use crate::registry::{self, Caveat, Registry, ServiceQuery};
 /// The server's clock is told in whole seconds, and too late by as long as its answer takes.
 const SAME_TIME: Duration = Duration::from_secs(2);
 const WRONG_TIME: Duration = Duration::from_secs(5);
+/// How many of those that are drained are named.
+const DRAINED_NAMED: usize = 5;
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -157,10 +160,10 @@ async fn examine(target: &Target, registry: &dyn Registry, interval: HeartbeatTi
     let (reach, authenticated) = read(target, registry).await;
     let broken = [&reach, &authenticated].into_iter().find(|check| check.has_failed());
     let rest = if let Some(broken) = broken {
-        ["writable", "heartbeat", "clock"].map(|check| Check::skip(check, broken.name))
+        ["writable", "heartbeat", "drained", "clock"].map(|check| Check::skip(check, broken.name))
     } else {
         let (writable, heartbeat) = lease::examine(registry, interval).await;
-        [writable, heartbeat, clock(registry, &target.origins.login).await]
+        [writable, heartbeat, drained(registry).await, clock(registry, &target.origins.login).await]
     };
     [reach, authenticated].into_iter().chain(rest).collect()
 }
@@ -209,6 +212,26 @@ fn authenticated(login: &Login, hidden: Option<String>) -> Check {
         Login::Token(_) => "it lets us in",
     };
     Check::ok("authenticated", found)
+}
+
+/// Who is kept out by hand, and may have been forgotten.
+async fn drained(registry: &dyn Registry) -> Check {
+    const REMEDY: &str = "`raxsr services undrain ID` lets one in again";
+    let all = match drain::everybody(registry).await {
+        Ok(all) => all,
+        Err(error) => {
+            let remedy =
+                error.hint().unwrap_or_else(|| "services are registered without a look at it".to_owned());
+            return Check::warn("drained", format!("not known: {}", chain(&error)), remedy);
+        }
+    };
+    let named: Vec<_> = all.iter().map(|one| one.service.to_string()).take(DRAINED_NAMED).collect();
+    let more = all.len() - named.len();
+    match (all.len(), more) {
+        (0, _) => Check::ok("drained", "nobody"),
+        (_, 0) => Check::warn("drained", named.join(", "), REMEDY),
+        _ => Check::warn("drained", format!("{}, and {more} more", named.join(", ")), REMEDY),
+    }
 }
 
 async fn clock(registry: &dyn Registry, login: &Login) -> Check {

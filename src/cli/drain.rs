@@ -98,11 +98,15 @@ pub(super) async fn undrain(which: Which, registry: &dyn Registry) -> Result<(),
 
 /// All that are drained.
 pub(super) async fn list(registry: &dyn Registry, output: &Output) -> Result<(), Error> {
+    output.list(&everybody(registry).await?)?;
+    Ok(())
+}
+
+/// All that are drained, by id.
+pub(super) async fn everybody(registry: &dyn Registry) -> Result<Vec<Drained>, Error> {
     let namespace = Namespace::new(Drained::NAMESPACE).map_err(Error::Value)?;
     let page = configuration::page(registry.configuration()?, Some(namespace), &Part::whole()).await?;
-    let drained: Vec<Drained> = page.values.iter().filter_map(Drained::read).collect();
-    output.list(&drained)?;
-    Ok(())
+    Ok(page.values.iter().filter_map(Drained::read).collect())
 }
 
 /// Says why a service that was looked for in vain may not be there.

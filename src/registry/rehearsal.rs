@@ -12,6 +12,12 @@ pub(super) const HIDDEN: &str = "***";
 #[cfg(any(feature = "http", feature = "sqlite"))]
 pub(super) const TOKEN: &str = "<token>";
 
+/// What the time of a registration is shown as.
+#[cfg(any(feature = "http", feature = "zookeeper"))]
+pub(super) const NOW: &str = "<now>";
+/// Why the configuration is looked at first.
+pub(super) const DRAINED: &str = "whether it is drained";
+
 /// All that would be asked, in its order.
 #[derive(Debug, Default)]
 pub struct Rehearsal {

@@ -320,7 +320,7 @@ Placeholders in --id, --tags and --metadata:
   {ip}               the IP address of --address, or this machine's towards the registry, or the first that others
                      can reach
   {ip:INTERFACE}     this interface's first address
-  {port}             what --port says
+  {port}             what --port says; one that was found may change, and cannot be in the id
   {pid}              the command's process id
   {env:NAME}         this environment variable; it has to be there
   {started}          the time of the start: 2013-07-01T12:30:00Z

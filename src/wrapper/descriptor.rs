@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -24,8 +25,13 @@ pub(super) struct Ends {
 
 impl LinePipe {
     /// # Errors
-    /// When there are no more descriptors.
+    /// When there are no more descriptors, or none of that number.
     pub(super) fn new(number: RawFd) -> io::Result<Self> {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        if number.cast_unsigned() >= u32::try_from(limit).unwrap_or(u32::MAX) {
+            let text = format!("descriptor {number} is above the limit of open files (ulimit -n), {limit}");
+            return Err(io::Error::other(text));
+        }
         let (reader, writer) = io::pipe()?;
         let reader = OwnedFd::from(reader);
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -58,7 +58,7 @@ pub fn run(settings: &Settings) -> Ending {
     let line = match settings.fitness.descriptor().map(LinePipe::new).transpose() {
         Ok(line) => line,
         Err(error) => {
-            complain(&format!("{PROGRAM}: cannot make a pipe for --ready-when: {error}\n"));
+            complain(&format!("{PROGRAM}: --ready-when: {error}\n"));
             return Ending::Code(OWN_FAILURE);
         }
     };

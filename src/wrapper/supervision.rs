@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(super) use self::policy::{Deregister, Drain, Drained, Ends, Legacy, Policy};
+pub(super) use self::policy::{Deregister, Drain, Ends, Legacy, Policy};
 use super::child::Group;
 use super::ending::{Ending, NOT_REGISTERED};
 use super::fitness::Fitness;
@@ -38,6 +38,17 @@ const WITHDRAWAL_BUDGET: Duration = Duration::from_secs(1);
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// How long a child that has a time to end in still has after a second request.
 const IMPATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a drain was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// It has taken as long as it may.
+    AtLimit,
+    /// No registry shows the service any more.
+    Unlisted,
+    /// We were asked to stop once more.
+    AskedAgain,
+}
 
 /// What happened.
 #[derive(Debug, Clone)]

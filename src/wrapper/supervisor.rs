@@ -108,13 +108,13 @@ impl<'a> Supervisor<'a> {
         child: &Child,
         signals: Signals,
         notifier: Notifier,
-        words: Receiver,
+        receiver: Receiver,
         line: Option<Line>,
     ) -> Self {
         let tasks = tasks(settings, late(child, None));
         let wards = Wards::default();
-        let surroundings =
-            Surroundings { wards: wards.clone(), environment: settings.launch.environment.clone() };
+        let environment = settings.launch.environment.clone();
+        let surroundings = Surroundings { wards: wards.clone(), environment };
         let observer = Observer::start(&settings.fitness, surroundings, line, child.pid);
         let fitness = if observer.is_some() { Fitness::Unfit } else { Fitness::Fit };
         Self {
@@ -133,7 +133,7 @@ impl<'a> Supervisor<'a> {
             supervision: Supervision::new(settings.stop_policy(), fitness),
             stop: Stop::default(),
             extend_at: None,
-            words,
+            words: receiver,
             notifier,
             writing: None,
         }

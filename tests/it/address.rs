@@ -167,8 +167,8 @@ fn ports_names_and_limits_are_checked() {
     let pairs = (0..20).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
     let too_long = format!("--name={}", "x".repeat(256));
     for (options, expected) in [
-        (&["--port=0"][..], "0 is not in 1..=65535"),
-        (&["--port=65536"], "65536 is not in 1..=65535"),
+        (&["--port=0"][..], "it has to be 1 to 65535, or `auto`"),
+        (&["--port=65536"], "it has to be 1 to 65535, or `auto`"),
         (&["--port=http"], "--port"),
         (&["--name="], "--name"),
         (&[&too_long], "1 to 255"),

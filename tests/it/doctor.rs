@@ -66,7 +66,7 @@ fn raxrc(place: &Place, mode: u32, text: &str) -> String {
 fn an_embedded_registry_is_well_and_left_as_it_was() {
     let place = Place::new();
     let text = told(&mut doctor(&place, &place.url()), 0);
-    assert_eq!(statuses(&text), ["ok"; 8], "{text}");
+    assert_eq!(statuses(&text), ["ok"; 9], "{text}");
     assert!(!text.contains('\x1b'), "{text}");
     assert_eq!(
         line(&text, "registry"),
@@ -85,12 +85,35 @@ fn an_embedded_registry_is_well_and_left_as_it_was() {
 }
 
 #[test]
+fn who_is_drained_is_a_warning() {
+    let place = Place::new();
+    assert!(place.raxsr(&["services", "drain", "web1"]).status.success());
+    let text = told(&mut doctor(&place, &place.url()), 0);
+    assert_eq!(line(&text, "drained"), "warn  drained        web1");
+    assert!(text.contains("hint: `raxsr services undrain ID`"), "{text}");
+    for number in 2..8 {
+        place.raxsr(&["services", "drain", &format!("web{number}")]);
+    }
+    let text = told(&mut doctor(&place, &place.url()), 0);
+    assert_eq!(line(&text, "drained"), "warn  drained        web1, web2, web3, web4, web5, and 2 more");
+}
+
+#[test]
 fn programs_get_the_checks_as_data() {
     let place = Place::new();
     let checks = place.raxsr_json(&["doctor", "--interval=3"]);
     let names: Vec<_> = checks.as_array().unwrap().iter().map(|check| &check["check"]).collect();
-    let expected =
-        ["registry", "credentials", "reach", "authenticated", "writable", "heartbeat", "clock", "interval"];
+    let expected = [
+        "registry",
+        "credentials",
+        "reach",
+        "authenticated",
+        "writable",
+        "heartbeat",
+        "drained",
+        "clock",
+        "interval",
+    ];
     assert_eq!(names, expected);
     assert_eq!((&checks[2]["status"], &checks[2]["remedy"]), (&Value::from("ok"), &Value::Null));
     let csv = place.raxsr(&["doctor", "-f", "csv"]);
@@ -104,7 +127,7 @@ fn a_server_is_well_and_each_origin_is_told() {
     let key = key_file(&place, "sesame");
     let flags =
         told(doctor(&place, "").args(["--username=alice", "--api-key-file", &key, "--registry", &url]), 0);
-    assert_eq!(statuses(&flags), ["ok"; 8], "{flags}");
+    assert_eq!(statuses(&flags), ["ok"; 9], "{flags}");
     assert!(line(&flags, "registry").ends_with(&format!("{url} (--registry)")));
     let expected = format!(
         "user `alice` (--username), key from --api-key-file `{key}`, login at {}/v2.0 (default)",
@@ -152,7 +175,7 @@ fn a_raxrc_file_is_told_and_warned_of_when_everybody_can_read_it() {
     let expected =
         format!("user `alice` (`{file}`: [credentials] username), key from `{file}`: [credentials] api_key,");
     assert!(line(&safe, "credentials").contains(&expected), "{safe}");
-    assert_eq!(statuses(&safe), ["ok"; 8], "{safe}");
+    assert_eq!(statuses(&safe), ["ok"; 9], "{safe}");
     raxrc(&place, 0o644, &text);
     let exposed = told(&mut doctor(&place, ""), 0);
     assert!(line(&exposed, "credentials").starts_with("warn"), "{exposed}");
@@ -176,12 +199,12 @@ fn a_server_that_is_down_fails_one_check_and_skips_the_rest() {
     let mut server = Server::open();
     server.kill();
     let text = told(&mut doctor(&Place::new(), &format!("{}/v1.0", server.url())), 1);
-    let expected = ["ok", "ok", "fail", "skip", "skip", "skip", "skip", "ok"];
+    let expected = ["ok", "ok", "fail", "skip", "skip", "skip", "skip", "skip", "ok"];
     assert_eq!(statuses(&text), expected, "{text}");
     assert!(line(&text, "credentials").ends_with("no login"), "{text}");
     assert!(line(&text, "reach").contains("is not available: cannot connect"), "{text}");
     assert!(text.contains("hint: see whether it is up"), "{text}");
-    assert!(text.ends_with("raxsr: 1 of 8 checks failed\n"), "{text}");
+    assert!(text.ends_with("raxsr: 1 of 9 checks failed\n"), "{text}");
 }
 
 #[test]
@@ -191,7 +214,7 @@ fn a_wrong_key_is_told_from_a_registry_out_of_reach() {
     let key = key_file(&place, "open-sesame");
     let url = format!("{}/v1.0", server.url());
     let text = told(doctor(&place, &url).args(["--username=alice", "--api-key-file", &key]), 1);
-    let expected = ["ok", "ok", "ok", "fail", "skip", "skip", "skip", "ok"];
+    let expected = ["ok", "ok", "ok", "fail", "skip", "skip", "skip", "skip", "ok"];
     assert_eq!(statuses(&text), expected, "{text}");
     assert!(line(&text, "authenticated").contains("refuses access: cannot log in at"), "{text}");
     assert!(text.contains("hint: check --username and --api-key-file"), "{text}");
@@ -243,7 +266,7 @@ fn a_registry_that_takes_nothing_fails_and_skips_heartbeats() {
         if asked.is_registration() { fault(503, "serviceUnavailable", "no") } else { agree(asked) }
     });
     let text = told(&mut doctor(&Place::new(), &peer.url()), 1);
-    assert_eq!(statuses(&text)[4..], ["fail", "skip", "ok", "ok"], "{text}");
+    assert_eq!(statuses(&text)[4..], ["fail", "skip", "ok", "ok", "ok"], "{text}");
     // The registration may have taken effect.
     assert_eq!(peer.count(|asked| asked.method == "DELETE"), 1);
 }

@@ -6,8 +6,10 @@ use std::sync::Mutex;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::support::etcd::{Etcd, Release};
 use crate::support::peer::{Asked, Peer, Reply, agree};
-use crate::support::{Place, Wrapper, wait_until};
+use crate::support::zookeeper::Zookeeper;
+use crate::support::{Place, Wrapper, wait_for, wait_until};
 
 /// A wrapper with these options, and without the registry of the place.
 fn wrapper(place: &Place, options: &[&str]) -> Wrapper {
@@ -80,7 +82,7 @@ fn the_http_api_gets_what_was_printed() {
     let instance = registration.header("x-service-instance").unwrap();
     let names = [("7777", "<tenant>"), (instance, "<instance>"), (&id, "api-<pid>"), ("sesame", "***")];
     assert_eq!(rehearsed(&printed, &peer), sent(&peer, &names));
-    let headers = printed["registries"][0]["requests"][1]["headers"].as_object().unwrap();
+    let headers = printed["registries"][0]["requests"][2]["headers"].as_object().unwrap();
     assert_eq!(headers["x-auth-token"], "***");
     for (name, shown) in headers.iter().filter(|(name, _)| *name != "x-auth-token") {
         let sent = registration.header(name).unwrap().replace(instance, "<instance>");
@@ -124,7 +126,7 @@ fn a_consul_agent_gets_what_was_printed() {
     let instance = registration.json()["Meta"]["srw_instance"].as_str().unwrap().to_owned();
     let names = [(&*instance, "<instance>"), (&id, "api-<pid>"), (&holder, "pid <pid of the wrapper> on")];
     assert_eq!(rehearsed(&printed, &peer), sent(&peer, &names));
-    let header = &printed["registries"][0]["requests"][1]["headers"]["x-consul-token"];
+    let header = &printed["registries"][0]["requests"][2]["headers"]["x-consul-token"];
     assert_eq!(header, "***");
 }
 
@@ -160,18 +162,18 @@ fn what_a_gateway_hides_is_readable() {
         printed["registries"][0]["requests"].as_array().unwrap().clone()
     };
     let etcd = requests("etcd://127.0.0.1/shop?layout=registrator");
-    let put = &etcd[2]["body"]["success"][0]["request_put"];
+    let put = &etcd[3]["body"]["success"][0]["request_put"];
     assert_eq!((&put["key"], &put["lease"]), (&json!("/shop/services/api-<pid>"), &json!("<lease>")));
     assert_eq!(put["value"]["metadata"]["x"], "1");
-    assert_eq!(etcd[2]["body"]["success"][1]["request_put"]["value"], "192.0.2.7:8000");
+    assert_eq!(etcd[3]["body"]["success"][1]["request_put"]["value"], "192.0.2.7:8000");
     let zookeeper = requests("zookeeper://127.0.0.1/shop");
     let made: Vec<_> = zookeeper.iter().filter(|request| request["method"] == "create ephemeral").collect();
     let targets: Vec<_> = made.iter().map(|request| request["target"].as_str().unwrap()).collect();
     assert_eq!(targets, ["/shop/service-registry/services/api-<pid>", "/shop/services/api/api-<pid>"]);
     assert_eq!(made[1]["body"]["port"], 8000);
     let file = requests("sqlite:///tmp/no-such.db");
-    assert_eq!(file[0]["body"]["values"]["registration"]["tags"], json!(["a", "b"]));
-    assert!(file[0]["body"]["sql"].as_str().unwrap().starts_with("INSERT INTO service"));
+    assert_eq!(file[1]["body"]["values"]["registration"]["tags"], json!(["a", "b"]));
+    assert!(file[1]["body"]["sql"].as_str().unwrap().starts_with("INSERT INTO service"));
 }
 
 #[test]
@@ -217,4 +219,93 @@ fn mistakes_are_told_as_ever() {
         }
     }
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+/// What the requests of `printed` make, by their keys: those that have this name of a method, or of a member.
+fn etcd_puts(printed: &Value) -> Vec<(String, Value)> {
+    let requests = printed["registries"][0]["requests"].as_array().unwrap().iter();
+    let entering = requests.filter(|request| request["step"] == "registration");
+    let puts =
+        entering.flat_map(|request| request["body"]["success"].as_array().cloned().unwrap_or_default());
+    let key_and_value = |put: &Value| {
+        let put = &put["request_put"];
+        Some((put["key"].as_str()?.to_owned(), put["value"].clone()))
+    };
+    puts.filter_map(|put| key_and_value(&put)).collect()
+}
+
+/// The same for each life: who, since when.
+fn lifeless(mut record: Value) -> Value {
+    for name in ["instance", "holder", "created_at", "registered_at", "registrationTimeUTC"] {
+        if let Some(map) = record.as_object_mut() {
+            map.remove(name);
+        }
+    }
+    record
+}
+
+#[test]
+fn an_etcd_cluster_has_the_keys_that_were_printed() {
+    let test = "an_etcd_cluster_has_the_keys_that_were_printed";
+    let Some(etcd) = Etcd::single(Release::Bookworm, test) else { return };
+    let (place, url) = (Place::new(), etcd.url() + "?layout=registrator");
+    let options = ["--id=web1", "--name=web", "--address=192.0.2.7", "--port=8000", "--registry", &url];
+    let printed =
+        printed(&wrapper(&place, &[&options[..], &["--dry-run=json"]].concat()).output(&["sleep", "600"]));
+    assert!(etcd.keys("/").is_empty());
+    let _running = wrapper(&place, &options).start(&["sleep", "600"]);
+    wait_until("the registration", || !etcd.keys("/").is_empty());
+    let made = etcd.keys("/").into_iter().map(|(key, value)| {
+        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        (key, lifeless(value))
+    });
+    let mut puts: Vec<_> =
+        etcd_puts(&printed).into_iter().map(|(key, value)| (key, lifeless(value))).collect();
+    puts.sort_by(|(one, _), (other, _)| one.cmp(other));
+    assert_eq!(puts, made.collect::<Vec<_>>());
+    assert_eq!(puts.len(), 2);
+}
+
+#[test]
+fn a_zookeeper_server_has_the_nodes_that_were_printed() {
+    let test = "a_zookeeper_server_has_the_nodes_that_were_printed";
+    let Some(zookeeper) = Zookeeper::start(test) else { return };
+    let (place, url) = (Place::new(), zookeeper.url());
+    let options = ["--id=web1", "--name=web", "--address=192.0.2.7", "--port=8000", "--registry", &url];
+    let printed =
+        printed(&wrapper(&place, &[&options[..], &["--dry-run=json"]].concat()).output(&["sleep", "600"]));
+    let requests = printed["registries"][0]["requests"].as_array().unwrap();
+    let made: Vec<_> =
+        requests.iter().filter(|request| request["method"] == "create ephemeral").cloned().collect();
+    assert_eq!(made.len(), 2, "{printed}");
+    let mut client = zookeeper.client();
+    let path = |request: &Value| request["target"].as_str().unwrap().to_owned();
+    assert!(made.iter().all(|request| client.node(&path(request)).is_none()));
+    let _running = wrapper(&place, &options).start(&["sleep", "600"]);
+    for request in &made {
+        let node = wait_for("the node", || client.node(&path(request)));
+        let data: Value = serde_json::from_str(&node.data).unwrap();
+        assert_eq!(lifeless(data), lifeless(request["body"].clone()));
+    }
+}
+
+#[test]
+fn a_port_that_nobody_knows_yet_is_named() {
+    let place = Place::new();
+    let dry = |options: &[&str]| {
+        let options = [&["--id=web1", "--metadata=at=x:{port}", "--dry-run=json"], options].concat();
+        printed(&wrapper(&place, &options).output(&["sleep", "600"]))
+    };
+    for options in
+        [&["--registry=consul://", "--port=auto"][..], &["--registry=consul://", "--port-env=PORT"]]
+    {
+        let printed = dry(options);
+        let body = &printed["registries"][0]["requests"][2]["body"];
+        assert_eq!(body["Port"], "<port>", "{printed}");
+        assert_eq!((&body["Meta"]["at"], &body["Meta"]["port"]), (&json!("x:<port>"), &json!("<port>")));
+    }
+    let set = &dry(&["--port-env=PORT"])["command"]["environment"]["set"];
+    assert_eq!(set, &json!({"PORT": "<port>"}));
+    let set = &dry(&["--port-env=PORT", "--port=8000"])["command"]["environment"]["set"];
+    assert_eq!(set, &json!({"PORT": "8000"}));
 }

@@ -36,6 +36,7 @@ mod support;
 mod systemd;
 mod terminal;
 mod tombstone;
+mod traffic;
 mod transparency;
 mod troubles;
 mod zookeeper;

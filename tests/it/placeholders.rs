@@ -175,3 +175,16 @@ fn a_command_that_takes_too_long_is_not_left_behind() {
     let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
     wait_until("its end", || nix::sys::signal::kill(pid, None).is_err());
 }
+
+#[test]
+fn an_id_is_of_no_port_that_can_change() {
+    let place = Place::new();
+    let output = place.wrapper(&["--id=web-{port}", "--port=auto"]).output(&["touch", "started"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(
+        text.contains("--id: `{port}`: with --port=auto it can change") && text.contains("--port-env"),
+        "{text}"
+    );
+    assert!(!place.path().join("started").exists());
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::support::{Place, holds_for, is_root, is_there, says, wait_for, wait_until};
+use crate::support::{Place, WRAPPER, holds_for, is_root, is_there, says, wait_for, wait_until};
 
 /// Long enough for a mistake to show.
 const A_WHILE: Duration = Duration::from_millis(700);
@@ -174,6 +174,17 @@ fn the_command_says_it_on_a_descriptor() {
 }
 
 #[test]
+fn a_descriptor_that_there_cannot_be_is_told_and_nothing_is_started() {
+    let place = Place::new();
+    let script = format!("ulimit -n 64; exec {WRAPPER} --id=web1 --ready-when=fd:64 touch started");
+    let output = place.program("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(125), 1), "{text}");
+    assert!(text.contains("--ready-when: descriptor 64 is above the limit of open files"), "{text}");
+    assert!(!place.path().join("started").exists());
+}
+
+#[test]
 fn all_conditions_have_to_hold() {
     let place = Place::new();
     let options = ["--id=web1", "--ready-when=after:100ms,exec:test -e go", "--ready-when=exec:test -e on"];
@@ -200,7 +211,7 @@ fn a_stop_before_it_is_ready_is_passed_on_and_leaves_no_trace() {
 #[test]
 fn a_port_that_is_found_is_registered_and_followed() {
     let place = Place::new();
-    let options = ["--id=web1", "--port=auto", "--metadata=zone=a"];
+    let options = ["--id=web1", "--port=auto", "--metadata=zone=a,at=x:{port}", "--tags={port}"];
     let wrapper = place.wrapper(&options).start(&["python3", "-c", LISTENER]);
     is_listed_at_go(&place, "web1");
     let before = port(&place);
@@ -209,7 +220,10 @@ fn a_port_that_is_found_is_registered_and_followed() {
     let after = wait_for("another port", || Some(port(&place)).filter(|port| *port != before));
     wait_until("the other port", || registered_port(&place, "web1").as_ref() == Some(&after));
     assert_eq!(place.events(), ["join web1", "remove web1", "join web1"]);
-    assert_eq!(place.raxsr_json(&["services", "get", "web1"])["metadata"]["zone"], "a");
+    let service = place.raxsr_json(&["services", "get", "web1"]);
+    assert_eq!(service["metadata"]["zone"], "a");
+    assert_eq!(service["metadata"]["at"], format!("x:{after}"));
+    assert_eq!(service["tags"], serde_json::json!([after]));
 }
 
 #[test]

@@ -53,8 +53,13 @@ fn id(key: &str) -> Option<ConfigurationId> {
 }
 
 impl Consul {
+    /// The request for a value.
+    pub(super) fn look(id: &ConfigurationId) -> Ask {
+        Ask::get(path(id)).in_datacenter()
+    }
+
     async fn look_up(&self, id: &ConfigurationId) -> Result<Option<ConfigurationValue>> {
-        let answer = self.client.ask(&Ask::get(path(id)).in_datacenter()).await?;
+        let answer = self.client.ask(&Self::look(id)).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {

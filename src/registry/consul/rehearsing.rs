@@ -3,8 +3,8 @@
 use super::Consul;
 use super::client::Client;
 use super::entry::{self, Check, Holder};
-use crate::model::Registration;
-use crate::registry::rehearsal::{Rehearsal, Rehearsed, Step};
+use crate::model::{Drained, Registration};
+use crate::registry::rehearsal::{DRAINED, Rehearsal, Rehearsed, Step};
 use crate::registry::{Claim, Result};
 
 impl Consul {
@@ -14,6 +14,7 @@ impl Consul {
         let definition = self.client.definition(registration, &holder, Check::Only)?;
         let mut requests = Vec::new();
         for (step, ask, note) in [
+            (Step::Registration, Self::look(&Drained::key(id)), DRAINED),
             (Step::Registration, Client::health(id), "whether the id is taken"),
             (Step::Registration, definition, ""),
             (Step::Heartbeat, Client::pass(id, &token), ""),

@@ -13,7 +13,7 @@ pub(super) fn values(url: &EtcdUrl) -> String {
     format!("/{}/configuration/", url.prefix())
 }
 
-fn key(url: &EtcdUrl, id: &ConfigurationId) -> String {
+pub(super) fn key(url: &EtcdUrl, id: &ConfigurationId) -> String {
     values(url) + id.as_str()
 }
 

@@ -5,12 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::Etcd;
+use super::configuration;
 use super::kv::Range;
 use super::layout;
 use super::lease::{self, LeaseId};
 use super::record::Record;
-use crate::model::Registration;
-use crate::registry::rehearsal::{Rehearsal, Rehearsed, Step, read};
+use crate::model::{Drained, Registration};
+use crate::registry::rehearsal::{DRAINED, NOW, Rehearsal, Rehearsed, Step, read};
 use crate::registry::{Claim, Result};
 
 const NOTE: &str = "keys and values go in Base64";
@@ -31,7 +32,9 @@ impl Etcd {
             login.headers.remove("authorization");
             requests.push(login);
         }
+        let drained = Range::one(&configuration::key(&self.url, &Drained::key(&registration.id)));
         for (step, path, body, note) in [
+            (Step::Registration, "kv/range", drained.body().to_string(), DRAINED),
             (Step::Registration, "kv/range", look(), NOTE),
             (Step::Registration, "lease/grant", lease::grant_body(lease, ttl), ""),
             (Step::Registration, "kv/txn", entering, NOTE),
@@ -44,7 +47,11 @@ impl Etcd {
             decode(&mut rehearsed.body);
             requests.push(rehearsed);
         }
-        let stand_ins = vec![(lease.get().to_string(), "<lease>"), (revision.to_string(), "<revision>")];
+        let stand_ins = vec![
+            (lease.get().to_string(), "<lease>"),
+            (revision.to_string(), "<revision>"),
+            (record.created_at.as_millis().to_string(), NOW),
+        ];
         Ok(Rehearsal { requests, stand_ins })
     }
 }

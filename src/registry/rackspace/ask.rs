@@ -3,10 +3,10 @@ use reqwest::{Method, Request};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::service_path;
 use super::session::Pass;
+use super::{service_path, value_path};
 use crate::api;
-use crate::model::{PageRequest, Registration, ServiceId, Token};
+use crate::model::{ConfigurationId, PageRequest, Registration, ServiceId, Token};
 use crate::registry::http::HttpCause;
 use crate::registry::{ApiUrl, Claim, Owner};
 
@@ -29,6 +29,10 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), query: vec![], body: None, headers: vec![], longest: LONGEST }
+    }
+
+    pub(super) fn value(id: &ConfigurationId) -> Self {
+        Self::new(Method::GET, value_path(id))
     }
 
     pub(super) fn registration(registration: &Registration, claim: &Claim) -> Self {

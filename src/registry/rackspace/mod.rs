@@ -32,8 +32,8 @@ use super::{
 };
 use crate::api::{HeartbeatToken, Listing};
 use crate::model::{
-    ConfigurationId, ConfigurationValue, Event, Page, Registration, Service, ServiceId, ServiceUpdate,
-    Timestamp, Token,
+    ConfigurationId, ConfigurationValue, Drained, Event, Page, Registration, Service, ServiceId,
+    ServiceUpdate, Timestamp, Token,
 };
 
 /// How often one registration takes an id from somebody else: two that do so could go on for ever.
@@ -139,13 +139,14 @@ impl Rackspace {
             let login = session.request(rehearsal::HIDDEN).map_err(invalid)?;
             requests.push(Rehearsed::http(Step::Registration, &login, "the login"));
         }
-        for (step, ask) in [
-            (Step::Registration, Ask::registration(registration, claim)),
-            (Step::Heartbeat, Ask::heartbeat(id, &Token::new(rehearsal::TOKEN), ours)),
-            (Step::Deregistration, Ask::deregistration(id, ours)),
+        for (step, ask, note) in [
+            (Step::Registration, Ask::value(&Drained::key(id)), rehearsal::DRAINED),
+            (Step::Registration, Ask::registration(registration, claim), ""),
+            (Step::Heartbeat, Ask::heartbeat(id, &Token::new(rehearsal::TOKEN), ours), ""),
+            (Step::Deregistration, Ask::deregistration(id, ours), ""),
         ] {
             let request = ask.request(&self.base, pass.as_ref()).map_err(invalid)?;
-            requests.push(Rehearsed::http(step, &request, ""));
+            requests.push(Rehearsed::http(step, &request, note));
         }
         Ok(Rehearsal { requests, stand_ins: Vec::new() })
     }
@@ -312,8 +313,7 @@ impl EventLog for Rackspace {
 #[async_trait]
 impl ConfigurationStore for Rackspace {
     async fn value(&self, id: &ConfigurationId) -> Result<ConfigurationValue> {
-        let ask = Ask::new(Method::GET, value_path(id));
-        self.get(&ask, About::One(Object::ConfigurationValue, id.as_str())).await
+        self.get(&Ask::value(id), About::One(Object::ConfigurationValue, id.as_str())).await
     }
 
     async fn values(&self, query: &ConfigurationQuery) -> Result<Page<ConfigurationValue, ConfigurationId>> {

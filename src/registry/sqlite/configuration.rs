@@ -5,6 +5,9 @@ use super::fault::Fault;
 use crate::model::{ConfigurationId, ConfigurationValue, EventBody, Marker, Namespace, Page};
 use crate::registry::{ConfigurationQuery, Object};
 
+/// The statement that reads a value.
+pub(super) const GET: &str = "SELECT value FROM configuration_value WHERE id = ?1";
+
 pub(super) fn get(file: &Connection, id: &ConfigurationId) -> Result<ConfigurationValue, Fault> {
     let value = current(file, id)?.ok_or_else(|| no_value(id))?;
     Ok(ConfigurationValue::new(id.clone(), value)?)
@@ -65,8 +68,7 @@ pub(super) fn remove(file: &Connection, id: &ConfigurationId) -> Result<(), Faul
 }
 
 fn current(file: &Connection, id: &ConfigurationId) -> Result<Option<String>, Fault> {
-    let sql = "SELECT value FROM configuration_value WHERE id = ?1";
-    Ok(file.query_row(sql, [id.as_str()], |row| row.get(0)).optional()?)
+    Ok(file.query_row(GET, [id.as_str()], |row| row.get(0)).optional()?)
 }
 
 fn make_sure_of_room(file: &Connection, limit: Option<u64>) -> Result<(), Fault> {

@@ -4,15 +4,16 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde_json::json;
 
+use super::configuration;
 use super::events;
 use super::fault::Fault;
 use super::uptime_millis;
 use crate::model::{
-    EventKind, HeartbeatTimeout, Marker, Page, Registration, Service, ServiceId, ServiceUpdate, Tags,
-    Timestamp, Token,
+    Drained, EventKind, HeartbeatTimeout, Marker, Page, Registration, Service, ServiceId, ServiceUpdate,
+    Tags, Timestamp, Token,
 };
 use crate::registry::clock::{self, Ticks, living};
-use crate::registry::rehearsal::{Rehearsal, Rehearsed, Step, TOKEN};
+use crate::registry::rehearsal::{DRAINED, Rehearsal, Rehearsed, Step, TOKEN};
 use crate::registry::{Claim, IfTaken, Object, Owner, ServiceQuery};
 
 /// Who is alive at a time, as bounds for SQL, in milliseconds since boot.
@@ -103,7 +104,9 @@ pub(super) fn rehearsal(path: &str, registration: &Registration, claim: &Claim) 
     });
     let renewed =
         json!({"id": id, "token": TOKEN, "next": "<next token>", "instance": instance, "uptime": "<now>"});
+    let look = json!({"id": Drained::key(id)});
     let requests = [
+        (Step::Registration, configuration::GET, look, DRAINED),
         (Step::Registration, ENTER, row, "with its event service.join, unless the id is taken"),
         (Step::Heartbeat, RENEW, renewed, ""),
         (

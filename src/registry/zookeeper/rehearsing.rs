@@ -7,8 +7,8 @@ use super::layout::Entry;
 use super::operation::{Kind, Lasting, Request};
 use super::record::Record;
 use super::wire::{Flag, Garbled, Reader};
-use crate::model::{Registration, Timestamp};
-use crate::registry::rehearsal::{HIDDEN, Rehearsal, Rehearsed, Step, read};
+use crate::model::{Drained, Registration, Timestamp};
+use crate::registry::rehearsal::{DRAINED, HIDDEN, NOW, Rehearsal, Rehearsed, Step, read};
 use crate::registry::{Claim, Result};
 
 impl Zookeeper {
@@ -29,10 +29,12 @@ impl Zookeeper {
             let secret = json!(HIDDEN);
             requests.push(Rehearsed::new(Step::Registration, "auth", "digest".to_owned(), secret, ""));
         }
+        let drained = [Request::data(&self.tree.value(&Drained::key(&registration.id)), Flag::No)];
         let lookup = [look.clone()];
         let exists: Vec<_> = exists.collect();
         for (step, asked, several) in [
-            (Step::Registration, &lookup[..], ""),
+            (Step::Registration, &drained[..], DRAINED),
+            (Step::Registration, &lookup, ""),
             (Step::Registration, &entering, ALL_OR_NONE),
             (Step::Heartbeat, &exists, ""),
             (Step::Deregistration, &lookup, ""),
@@ -43,7 +45,8 @@ impl Zookeeper {
                 requests.push(rehearsed.map_err(|garbled| self.garbled(garbled))?);
             }
         }
-        Ok(Rehearsal { requests, stand_ins: Vec::new() })
+        let now = record.registered_at.as_millis().to_string();
+        Ok(Rehearsal { requests, stand_ins: vec![(now, NOW)] })
     }
 
     /// The requests that make the nodes of a service.

@@ -59,14 +59,3 @@ pub(in crate::wrapper) enum Ends {
     /// As soon as registries do not show the service any more.
     WhenUnlisted,
 }
-
-/// Why a drain was over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::wrapper) enum Drained {
-    /// It has taken as long as it may.
-    AtLimit,
-    /// No registry shows the service any more.
-    Unlisted,
-    /// We were asked to stop once more.
-    AskedAgain,
-}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
+use tempfile::TempDir;
 
 use super::{is_root, is_there};
 
@@ -26,6 +27,52 @@ pub(crate) fn root(release: &str, test: &str) -> Option<PathBuf> {
         make(release, &root);
     }
     Some(root)
+}
+
+/// The root with what a test has put into it, for a server to run in and to write to.
+pub(crate) struct Overlay {
+    below: PathBuf,
+    place: TempDir,
+}
+
+impl Overlay {
+    /// Over the root of this release; none where a test that needs it is skipped.
+    #[track_caller]
+    pub(crate) fn of(release: &str, test: &str) -> Option<Self> {
+        let below = root(release, test).filter(|_| is_there("unshare", test))?;
+        let place = TempDir::new().unwrap();
+        for directory in ["above", "work", "root"] {
+            fs::create_dir(place.path().join(directory)).unwrap();
+        }
+        Some(Self { below, place })
+    }
+
+    /// Where what is put into it and written in it is.
+    pub(crate) fn above(&self) -> PathBuf {
+        self.place.path().join("above")
+    }
+
+    /// Puts a file into it, while nothing runs in it.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let file = self.above().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    /// The command that runs `words` in it, as the same process, with the machine's devices, processes and network:
+    /// in a mount namespace that is gone with it. To be run as root.
+    pub(crate) fn command(&self, words: &[&str]) -> Vec<String> {
+        let part = |name: &str| self.place.path().join(name).display().to_string();
+        let (above, work, root) = (part("above"), part("work"), part("root"));
+        // Without an index, what ran in it before need not be unmounted yet.
+        let layers = format!("index=off,lowerdir={},upperdir={above},workdir={work}", self.below.display());
+        let script = format!(
+            "mount -t overlay -o {layers} overlay {root} && mount --rbind /dev {root}/dev &&
+             mount --rbind /proc {root}/proc && exec chroot {root} \"$@\""
+        );
+        let mount = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        mount.iter().chain(words).map(|&word| word.to_owned()).collect()
+    }
 }
 
 /// Where tests keep what they make once, for as long as nobody else makes it.
