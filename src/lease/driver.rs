@@ -32,12 +32,15 @@ pub struct Task {
 }
 
 /// What the owner of a lease wants of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// Nothing yet.
     Idle,
     /// That the service be in the registry.
     Listed,
+    /// That nobody be shown it, because of this, until it is to be listed again: out of the registry, or, if that can say so,
+    /// [in it as unhealthy](Registry::suspend).
+    Suspended(Arc<str>),
     /// That it be out of it.
     Unlisted,
 }
@@ -152,6 +155,8 @@ pub(super) struct Driver<C, L> {
     statuses: watch::Sender<Status>,
     lease: L,
     journal: Journal,
+    /// Why the service is not healthy, where it is not.
+    reason: Arc<str>,
     /// What the last look said, if that kept the service out.
     drained: Option<Drained>,
     under_way: Option<UnderWay>,
@@ -183,6 +188,7 @@ impl<C: Clock, L: Decide> Driver<C, L> {
             statuses,
             lease,
             journal,
+            reason: Arc::default(),
             drained: None,
             under_way: None,
         }
@@ -204,7 +210,7 @@ impl<C: Clock, L: Decide> Driver<C, L> {
                     self.journal.drained(drained, now);
                 }
                 Event::Failed(_) => self.drained = None,
-                Event::Enlist | Event::Withdraw | Event::DeadlineReached => {}
+                Event::Enlist | Event::Suspend | Event::Withdraw | Event::DeadlineReached => {}
             }
             if let Action::Send(request) = self.lease.on(event, now) {
                 self.send(request, now);
@@ -218,7 +224,8 @@ impl<C: Clock, L: Decide> Driver<C, L> {
         if let (Call::Register(_), Some(amendments)) = (&request.call, &self.amendments) {
             self.task.registration = amendments.borrow().clone();
         }
-        let answer = Box::pin(call(self.task.clone(), request, self.drained.clone()));
+        let reason = Arc::clone(&self.reason);
+        let answer = Box::pin(call(self.task.clone(), request, self.drained.clone(), reason));
         self.under_way = Some(UnderWay { answer, timeout, give_up_at: now + timeout });
     }
 
@@ -234,10 +241,14 @@ impl<C: Clock, L: Decide> Driver<C, L> {
                 }
                 wish = self.wishes.changed() => {
                     wish.ok()?;
-                    match *self.wishes.borrow_and_update() {
+                    match &*self.wishes.borrow_and_update() {
                         Wish::Idle => continue,
                         Wish::Listed => Event::Enlist,
-                        Wish::Unlisted => Event::Withdraw,
+                        Wish::Suspended(reason) if self.task.registry.can_suspend() => {
+                            self.reason = Arc::clone(reason);
+                            Event::Suspend
+                        }
+                        Wish::Suspended(_) | Wish::Unlisted => Event::Withdraw,
                     }
                 }
                 () = or_never(next.map(|next| self.clock.sleep_until(next))) => match self.under_way.take() {
@@ -281,8 +292,8 @@ pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
     }
 }
 
-/// `drained` is what the registry said last, if that kept the service out.
-async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer {
+/// `drained` is what the registry said last, if that kept the service out; `reason` why the service is not healthy.
+async fn call(task: Task, request: Request, drained: Option<Drained>, reason: Arc<str>) -> Answer {
     let Task { registry, registration, instance, holder, .. } = task;
     if request.credentials == Credentials::Renewed {
         registry.renew_credentials().await?;
@@ -300,6 +311,11 @@ async fn call(task: Task, request: Request, drained: Option<Drained>) -> Answer 
         Call::Heartbeat(token) => {
             let ours = Owner::Instance(instance);
             registry.heartbeat(&registration.id, &token, ours).await.map(Event::HeartbeatAccepted)
+        }
+        Call::Suspend(token) => {
+            let ours = Owner::Instance(instance);
+            let answer = registry.suspend(&registration.id, &token, ours, &reason).await;
+            answer.map(Event::HeartbeatAccepted)
         }
         Call::Deregister => {
             let ours = Owner::Instance(instance);

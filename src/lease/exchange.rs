@@ -10,13 +10,15 @@ use crate::registry::{IfTaken, Recourse};
 pub enum Event {
     /// The service is to be in the registry: its child can serve.
     Enlist,
+    /// The service is not healthy: where it is listed, the registry is to say so. Elsewhere it is a withdrawal.
+    Suspend,
     /// The service is to leave the registry.
     Withdraw,
     /// The time of [`Lease::deadline`](super::Lease::deadline) has come.
     DeadlineReached,
     /// The registration succeeded, with the token of the first heartbeat.
     Registered(Token),
-    /// The heartbeat was accepted, with the token of the next.
+    /// The heartbeat was accepted, whatever it said, with the token of the next.
     HeartbeatAccepted(Token),
     /// The deregistration succeeded.
     Deregistered,
@@ -53,6 +55,8 @@ pub enum Call {
     Register(IfTaken),
     /// Renew the lease.
     Heartbeat(Token),
+    /// Renew the lease of a service that is not healthy.
+    Suspend(Token),
     /// Leave the registry.
     Deregister,
 }
@@ -79,6 +83,8 @@ pub enum Standing {
     Drained,
     /// We are listed.
     Held,
+    /// We are in the registry, as one that is not healthy, and not listed.
+    Suspended,
     /// We are, or want to be, listed, and the last answer was a failure.
     Failing,
     /// Registration has failed, as the [policy](super::Policy::give_up_after) counts it. It is still tried.

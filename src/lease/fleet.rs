@@ -23,8 +23,8 @@ pub enum Require {
 /// How the leases stand together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overview {
-    /// The standing that counts. While the service is to leave, it is [`Standing::Withdrawing`] until every registry
-    /// has answered that was all right when that began.
+    /// The standing that counts. While the service is to leave, be it to return, it is [`Standing::Withdrawing`] until
+    /// every registry has answered that was all right when that began.
     pub standing: Standing,
     /// Whether any registry can be expected to answer at once, be it that it fails: so that a withdrawal is worth waiting
     /// for.
@@ -49,6 +49,17 @@ impl Overview {
         }
     }
 
+    /// That of leases which are to leave, and to return; `awaited` are those that are waited for. One that may be listed still
+    /// is not out, even if it is not waited for.
+    fn suspending(standings: &[Standing], awaited: &[bool]) -> Self {
+        const OVER: [Standing; 3] = [Standing::Failing, Standing::Suspended, Standing::Withdrawn];
+        let is_outstanding = |(standing, awaited): (&Standing, &bool)| *awaited && !OVER.contains(standing);
+        let answers = standings.iter().zip(awaited).any(is_outstanding);
+        let over = OVER.into_iter().find(|over| standings.contains(over)).unwrap_or(Standing::Withdrawn);
+        let standing = if answers { Standing::Withdrawing } else { over };
+        Self { standing, answers, holds: standings.contains(&Standing::Held) }
+    }
+
     /// That of leases which are to leave; `awaited` are those that are waited for.
     fn leaving(standings: &[Standing], awaited: &[bool]) -> Self {
         let is_outstanding =
@@ -69,18 +80,31 @@ fn rank(standing: Standing) -> u8 {
         Standing::Failing => 1,
         Standing::Waiting => 2,
         Standing::Withdrawn => 3,
-        Standing::Withdrawing => 4,
-        Standing::Idle => 5,
-        Standing::Registering => 6,
+        Standing::Suspended => 4,
+        Standing::Withdrawing => 5,
+        Standing::Idle => 6,
+        Standing::Registering => 7,
         // As it is to be: for nobody a reason to worry, or to wait.
-        Standing::Drained => 7,
-        Standing::Held => 8,
+        Standing::Drained => 8,
+        Standing::Held => 9,
     }
 }
 
 /// Whether the registry was all right when last heard of.
 fn answers(standing: Standing) -> bool {
-    matches!(standing, Standing::Held | Standing::Registering | Standing::Drained | Standing::Withdrawing)
+    matches!(
+        standing,
+        Standing::Held
+            | Standing::Suspended
+            | Standing::Registering
+            | Standing::Drained
+            | Standing::Withdrawing
+    )
+}
+
+/// Whether the service may be in the registry as one that is not healthy, and the registry is quick.
+fn is_in_and_quick(status: &Status) -> bool {
+    matches!(status.standing, Standing::Suspended | Standing::Failing) && is_quick(status)
 }
 
 /// Likewise; or whether it is quick to fail. It may be back by now, which the next try would show; and where it is not,
@@ -110,8 +134,10 @@ pub struct Member {
 pub struct Fleet {
     leases: Vec<Lease>,
     require: Require,
+    /// What is wanted of them.
+    wish: Wish,
     /// Once the service is to leave: which registries were all right when that began.
-    awaited: Option<Vec<bool>>,
+    awaited: Vec<bool>,
 }
 
 #[derive(Debug)]
@@ -129,21 +155,31 @@ impl Fleet {
     pub fn new(keepers: Vec<(String, Keeper)>, require: Require) -> Self {
         let lease =
             |(registry, keeper)| Lease { registry, keeper, known: Standing::Idle, has_been_held: false };
-        Self { leases: keepers.into_iter().map(lease).collect(), require, awaited: None }
+        Self {
+            leases: keepers.into_iter().map(lease).collect(),
+            require,
+            wish: Wish::Idle,
+            awaited: Vec::new(),
+        }
     }
 
     /// Says what is wanted from now on, everywhere.
     pub fn wish(&mut self, wish: Wish) {
-        self.awaited = match (wish, self.awaited.take()) {
-            (Wish::Unlisted, None) => {
-                Some(self.leases.iter().map(|lease| is_quick(&lease.keeper.glance())).collect())
+        let statuses = self.leases.iter().map(|lease| lease.keeper.glance());
+        match (&self.wish, &wish) {
+            (Wish::Idle | Wish::Listed, _) => {
+                self.awaited = statuses.map(|status| is_quick(&status)).collect();
             }
-            (Wish::Unlisted, awaited) => awaited,
-            (Wish::Idle | Wish::Listed, _) => None,
-        };
-        for lease in &self.leases {
-            lease.keeper.wish(wish);
+            (Wish::Suspended(_), Wish::Unlisted) => {
+                let awaited = statuses.zip(&self.awaited);
+                self.awaited = awaited.map(|(status, before)| *before || is_in_and_quick(&status)).collect();
+            }
+            _ => {}
         }
+        for lease in &self.leases {
+            lease.keeper.wish(wish.clone());
+        }
+        self.wish = wish;
     }
 
     /// Has the next registration in each registry be this, in their order.
@@ -168,12 +204,19 @@ impl Fleet {
             let (registry, has_been_held) = (lease.registry.clone(), lease.has_been_held);
             Member { registry, standing, before, has_been_held, failure }
         };
-        let is_any_quick = self.leases.iter().any(|lease| is_quick(&lease.keeper.glance()));
+        let statuses: Vec<Status> = self.leases.iter().map(|lease| lease.keeper.glance()).collect();
         let members: Vec<Member> = self.leases.iter_mut().map(member).collect();
         let standings: Vec<Standing> = members.iter().map(|member| member.standing).collect();
-        let overview = match &self.awaited {
-            Some(awaited) => Overview::leaving(&standings, awaited),
-            None => Overview { answers: is_any_quick, ..Overview::of(&standings, self.require) },
+        let overview = match &self.wish {
+            Wish::Unlisted => Overview::leaving(&standings, &self.awaited),
+            Wish::Suspended(_) => {
+                let overview = Overview::suspending(&standings, &self.awaited);
+                Overview { answers: overview.answers || statuses.iter().any(is_in_and_quick), ..overview }
+            }
+            Wish::Idle | Wish::Listed => {
+                let answers = statuses.iter().any(is_quick);
+                Overview { answers, ..Overview::of(&standings, self.require) }
+            }
         };
         (overview, members)
     }
@@ -196,12 +239,13 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Standing; 9] = [
+    const ALL: [Standing; 10] = [
         Standing::Idle,
         Standing::Registering,
         Standing::Waiting,
         Standing::Drained,
         Standing::Held,
+        Standing::Suspended,
         Standing::Failing,
         Standing::Refused,
         Standing::Withdrawing,
@@ -262,6 +306,22 @@ mod tests {
         ] {
             assert_eq!(Overview::leaving(&standings, &awaited).standing, expected, "{standings:?}");
         }
+    }
+
+    #[test]
+    fn a_service_is_suspended_when_those_that_could_have_answered_and_one_has_it() {
+        use Standing::{Failing, Held, Suspended, Withdrawing, Withdrawn};
+        let awaited = [true, false, true];
+        for (standings, expected) in [
+            ([Held, Withdrawing, Suspended], Withdrawing),
+            ([Withdrawn, Withdrawing, Suspended], Suspended),
+            ([Withdrawn, Failing, Suspended], Failing),
+            ([Withdrawn, Withdrawn, Withdrawn], Withdrawn),
+        ] {
+            assert_eq!(Overview::suspending(&standings, &awaited).standing, expected, "{standings:?}");
+        }
+        // From there it still has to leave.
+        assert_eq!(Overview::leaving(&[Withdrawn, Withdrawn, Suspended], &awaited).standing, Withdrawing);
     }
 
     fn any_standing() -> impl Strategy<Value = Standing> {

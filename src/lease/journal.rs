@@ -23,6 +23,8 @@ pub(super) struct Journal {
     drained: Option<(Instant, Drained)>,
     regained: Regained,
     has_been_held: bool,
+    /// Whether the registry has it as unhealthy.
+    is_suspended: bool,
     /// When the last deregistration began.
     leaving_since: Option<Instant>,
 }
@@ -51,6 +53,7 @@ impl Journal {
             drained: None,
             regained: Regained::Registered,
             has_been_held: false,
+            is_suspended: false,
             leaving_since: None,
         }
     }
@@ -99,6 +102,7 @@ impl Journal {
         match standing {
             _ if previous == standing => {}
             Standing::Held => self.begins_to_be_held(now),
+            Standing::Suspended => self.begins_to_be_suspended(now),
             Standing::Withdrawing => self.leaving_since = Some(now),
             Standing::Withdrawn => self.is_withdrawn(now),
             Standing::Failing | Standing::Waiting => self.is_in_trouble(),
@@ -115,7 +119,9 @@ impl Journal {
             self.has_been_held = true;
             return;
         }
+        let was_suspended = std::mem::take(&mut self.is_suspended);
         match overcome {
+            None if was_suspended => info!(%service, registry, "listed again"),
             None => info!(%service, registry, "registered"),
             Some(Trouble { since, error }) => {
                 let after = now - since;
@@ -128,6 +134,19 @@ impl Journal {
             }
         }
         self.has_been_held = true;
+    }
+
+    fn begins_to_be_suspended(&mut self, now: Instant) {
+        self.is_suspended = true;
+        self.leaving_since = None;
+        let (service, registry) = (&self.service, &self.registry);
+        match self.overcome.take() {
+            None => info!(%service, registry, "marked as unhealthy"),
+            Some(Trouble { since, error }) => {
+                let after = now - since;
+                warn!(%service, registry, ?after, cause = chain(&*error), "marked as unhealthy at last");
+            }
+        }
     }
 
     fn is_drained(&self) {
@@ -154,6 +173,7 @@ impl Journal {
 
     fn is_withdrawn(&mut self, now: Instant) {
         self.drained = None;
+        self.is_suspended = false;
         let took = self.leaving_since.take().map(|since| now.saturating_duration_since(since));
         let took = took.unwrap_or_default();
         let (service, registry) = (&self.service, &self.registry);

@@ -28,6 +28,8 @@
 //! * No wait, with the try before it, is longer than the timeout: so soon are we back when the registry is.
 //! * "Unauthorized" is answered with new credentials, once; then it is an outage like any other.
 //! * An id that another instance holds is waited for, taken over, or a failure, as [`OnConflict`] says.
+//! * A service that is suspended is held as any other, by heartbeats that say so. But one that the registry has forgotten
+//!   is not registered again for that.
 //! * A service that somebody has [drained](crate::model::Drained) is not registered; it is looked again as often as a heartbeat
 //!   would be sent. That is no failure.
 //! * One request at a time. Neither a registration nor a deregistration is dropped for the other: it would arrive
@@ -49,6 +51,7 @@ pub mod driver;
 mod exchange;
 pub mod fleet;
 mod journal;
+mod state;
 pub mod view;
 
 use std::num::NonZeroU32;
@@ -60,6 +63,7 @@ use tokio::time::Instant;
 pub use self::backoff::Backoff;
 pub use self::clock::{BootClock, Clock, TokioClock};
 pub use self::exchange::{Action, Call, Credentials, Event, Request, Standing};
+use self::state::{Held, Registering, State, Vitality, Withdrawing};
 use crate::model::{HeartbeatTimeout, Token};
 use crate::registry::{IfTaken, Recourse};
 
@@ -103,62 +107,6 @@ pub struct Lease {
     rng: Rng,
 }
 
-#[derive(Debug)]
-enum State {
-    Idle,
-    Registering(Registering),
-    Held(Held),
-    Withdrawing(Withdrawing),
-    Withdrawn,
-}
-
-#[derive(Debug)]
-struct Registering {
-    backoff: Backoff,
-    failures: u32,
-    credentials_renewed: bool,
-    /// Since when somebody else holds our id.
-    taken_since: Option<Instant>,
-    /// Until when the lease lasts that we had, where a heartbeat was refused. If it was refused in error, we are listed
-    /// for as long: not everybody who says "not found" on a way to a registry is one.
-    listed_until: Option<Instant>,
-    /// It has failed, as the policy counts it.
-    is_refused: bool,
-    /// It was not sent when it was last due.
-    is_drained: bool,
-}
-
-impl Registering {
-    fn new(period: Duration) -> Self {
-        Self {
-            // With the try before it, less than the timeout: so soon are we back when the registry is.
-            backoff: Backoff::capped_at(period.mul_f64(1.6)),
-            failures: 0,
-            credentials_renewed: false,
-            taken_since: None,
-            listed_until: None,
-            is_refused: false,
-            is_drained: false,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Withdrawing {
-    tries: u32,
-    /// The service is to be listed again, once it is known what became of the request under way.
-    is_wanted_back: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    token: Token,
-    /// When the registry counts us as dead, unless it has accepted something since: never later than it does.
-    expires_at: Instant,
-    failures: u32,
-    credentials_renewed: bool,
-}
-
 impl Lease {
     /// How often a deregistration is tried.
     const WITHDRAWAL_TRIES: u32 = 2;
@@ -196,9 +144,7 @@ impl Lease {
             State::Registering(state) if state.taken_since.is_some() => Standing::Waiting,
             State::Registering(state) if state.failures > 0 => Standing::Failing,
             State::Registering(_) => Standing::Registering,
-            // The first failure is sent again at once: only the second says that something is wrong.
-            State::Held(state) if state.failures > 1 => Standing::Failing,
-            State::Held(_) => Standing::Held,
+            State::Held(state) => state.standing(),
             State::Withdrawing(_) => Standing::Withdrawing,
             State::Withdrawn => Standing::Withdrawn,
         }
@@ -212,10 +158,11 @@ impl Lease {
             | Event::Deregistered
             | Event::Drained(_)
             | Event::Failed(_) => self.under_way.take().unwrap_or(now),
-            Event::Enlist | Event::Withdraw | Event::DeadlineReached => now,
+            Event::Enlist | Event::Suspend | Event::Withdraw | Event::DeadlineReached => now,
         };
         match event {
             Event::Enlist => self.enlist(now),
+            Event::Suspend => self.suspend(now),
             Event::Withdraw => self.withdraw(now),
             Event::Registered(token) => self.registered(token, sent_at, now),
             Event::HeartbeatAccepted(token) => self.renewed(token, sent_at, now),
@@ -238,7 +185,8 @@ impl Lease {
                 state.is_wanted_back = true;
                 Action::Wait
             }
-            State::Registering(_) | State::Held(_) => Action::Wait,
+            State::Held(_) => self.want(Vitality::Healthy, now),
+            State::Registering(_) => Action::Wait,
         }
     }
 
@@ -273,20 +221,23 @@ impl Lease {
     }
 
     fn renewed(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
-        if !matches!(self.state, State::Held(_)) {
-            return Action::Wait;
+        let expires_at = sent_at + self.timeout();
+        let State::Held(state) = &mut self.state else { return Action::Wait };
+        let (wanted, sent) = (state.wanted, state.sent);
+        *state = Held { wanted, sent, told: sent, ..Held::new(token, expires_at) };
+        if sent != wanted {
+            return self.heartbeat(Credentials::Current, now);
         }
-        self.hold(token, sent_at, now)
+        self.await_next(sent_at, now)
     }
 
     fn hold(&mut self, token: Token, sent_at: Instant, now: Instant) -> Action {
-        self.state = State::Held(Held {
-            token,
-            // From when it was sent: the registry cannot have counted from any earlier.
-            expires_at: sent_at + self.timeout(),
-            failures: 0,
-            credentials_renewed: false,
-        });
+        // From when it was sent: the registry cannot have counted from any earlier.
+        self.state = State::Held(Held::new(token, sent_at + self.timeout()));
+        self.await_next(sent_at, now)
+    }
+
+    fn await_next(&mut self, sent_at: Instant, now: Instant) -> Action {
         // However long the answer took, or we did not run: two thirds of the timeout are left at the next heartbeat.
         let next = now + self.time_between_heartbeats();
         self.deadline = Some(next.min(sent_at + self.period()).max(now));
@@ -373,6 +324,11 @@ impl Lease {
         let period = self.period();
         let State::Held(state) = &mut self.state else { return Action::Wait };
         match recourse {
+            Recourse::AwaitRelease { .. } | Recourse::Register | Recourse::None
+                if state.wanted == Vitality::Unhealthy =>
+            {
+                self.withdraw(now)
+            }
             Recourse::AwaitRelease { .. } => {
                 self.may_be_listed = false;
                 self.start_registering(None, now)
@@ -389,7 +345,7 @@ impl Lease {
                 self.may_be_in_step = true;
                 state.failures += 1;
                 state.credentials_renewed = false;
-                if state.failures == 1 {
+                if state.failures == 1 || state.sent != state.wanted {
                     return self.heartbeat(Credentials::Current, now);
                 }
                 let wait = period.mul_f64(0.5 + 0.5 * self.rng.f64());
@@ -400,11 +356,35 @@ impl Lease {
     }
 
     fn heartbeat(&mut self, credentials: Credentials, now: Instant) -> Action {
-        let State::Held(state) = &self.state else { return Action::Wait };
-        let token = state.token.clone();
         let longest = (self.period() / 2).min(Duration::from_secs(2));
+        let State::Held(state) = &mut self.state else { return Action::Wait };
+        state.sent = state.wanted;
+        let call = match state.wanted {
+            Vitality::Healthy => Call::Heartbeat(state.token.clone()),
+            Vitality::Unhealthy => Call::Suspend(state.token.clone()),
+        };
         let timeout = less_than_is_left(longest, state.expires_at, now);
-        self.send(Call::Heartbeat(token), timeout, credentials, now)
+        self.send(call, timeout, credentials, now)
+    }
+
+    /// Only what is listed can stay as what is not to be used.
+    fn suspend(&mut self, now: Instant) -> Action {
+        if matches!(self.state, State::Held(_)) {
+            return self.want(Vitality::Unhealthy, now);
+        }
+        self.withdraw(now)
+    }
+
+    /// Dropped, a heartbeat that says otherwise could still arrive, and later: its answer has to be waited for.
+    fn want(&mut self, wanted: Vitality, now: Instant) -> Action {
+        let State::Held(state) = &mut self.state else { return Action::Wait };
+        let is_news = std::mem::replace(&mut state.wanted, wanted) != wanted;
+        self.may_be_in_step |= is_news;
+        if is_news && self.under_way.is_none() {
+            self.heartbeat(Credentials::Current, now)
+        } else {
+            Action::Wait
+        }
     }
 
     fn withdraw(&mut self, now: Instant) -> Action {

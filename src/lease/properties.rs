@@ -9,7 +9,7 @@ use super::*;
 fn success(call: &Call, number: usize) -> Event {
     match call {
         Call::Register(_) => Event::Registered(Token::new(format!("r{number}"))),
-        Call::Heartbeat(_) => Event::HeartbeatAccepted(Token::new(format!("h{number}"))),
+        Call::Heartbeat(_) | Call::Suspend(_) => Event::HeartbeatAccepted(Token::new(format!("h{number}"))),
         Call::Deregister => Event::Deregistered,
     }
 }
@@ -45,5 +45,107 @@ proptest! {
                 lease.on(success(&request.call, number), now);
             }
         }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Told(Wanted),
+    Accepted,
+    Refused(Recourse),
+    Due,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Listed,
+    Suspended,
+    Unlisted,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let wanted = prop::sample::select(&[Wanted::Listed, Wanted::Suspended, Wanted::Unlisted][..]);
+    let refusal = prop::sample::select(
+        &[Recourse::Retry, Recourse::Register, Recourse::None, Recourse::Authenticate][..],
+    );
+    prop_oneof![
+        2 => wanted.prop_map(Step::Told),
+        4 => Just(Step::Accepted),
+        2 => refusal.prop_map(Step::Refused),
+        2 => Just(Step::Due),
+    ]
+}
+
+/// A lease, what is wanted of it, and the request under way.
+struct Told {
+    lease: Lease,
+    wanted: Wanted,
+    under_way: Option<Call>,
+    now: Instant,
+}
+
+impl Told {
+    fn on(&mut self, event: Event) {
+        if let Action::Send(request) = self.lease.on(event, self.now) {
+            let fits = match request.call {
+                Call::Register(_) | Call::Heartbeat(_) => self.wanted == Wanted::Listed,
+                Call::Suspend(_) => self.wanted == Wanted::Suspended,
+                Call::Deregister => self.wanted != Wanted::Listed,
+            };
+            assert!(fits, "{:?} was sent while it is to be {:?}", request.call, self.wanted);
+            self.under_way = Some(request.call);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Told(wanted) => {
+                self.wanted = wanted;
+                self.on(match wanted {
+                    Wanted::Listed => Event::Enlist,
+                    Wanted::Suspended => Event::Suspend,
+                    Wanted::Unlisted => Event::Withdraw,
+                });
+            }
+            Step::Accepted => {
+                if let Some(call) = self.under_way.take() {
+                    self.on(success(&call, 0));
+                }
+            }
+            Step::Refused(recourse) => {
+                if self.under_way.take().is_some() {
+                    self.on(Event::Failed(recourse));
+                }
+            }
+            Step::Due => {
+                if let (None, Some(deadline)) = (&self.under_way, self.lease.deadline()) {
+                    self.now = deadline.max(self.now);
+                    self.on(Event::DeadlineReached);
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    /// Nothing is said of a service that is not wanted, and when the registry answers again, it has what is.
+    #[test]
+    fn what_is_said_is_what_is_wanted(steps in prop::collection::vec(any_step(), 0..60)) {
+        let lease = Lease::new(policy(), fastrand::Rng::with_seed(1));
+        let mut told = Told { lease, wanted: Wanted::Unlisted, under_way: None, now: Instant::now() };
+        for step in steps {
+            told.step(step);
+        }
+        for _ in 0..6 {
+            told.step(Step::Due);
+            told.step(Step::Accepted);
+        }
+        let standing = told.lease.standing();
+        let fits = match told.wanted {
+            Wanted::Listed => standing == Standing::Held,
+            Wanted::Suspended => matches!(standing, Standing::Suspended | Standing::Withdrawn),
+            Wanted::Unlisted => matches!(standing, Standing::Idle | Standing::Withdrawn),
+        };
+        prop_assert!(fits, "{standing:?} when it is to be {:?}", told.wanted);
     }
 }

@@ -1,5 +1,7 @@
 //! The rules of the lease, a few lines each.
 
+mod suspension;
+
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(30);

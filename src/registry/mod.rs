@@ -126,6 +126,24 @@ pub trait Registry: Send + Sync {
     /// [`Error::NotFound`] when the registry does not know the service or the token: it has to register again.
     async fn heartbeat(&self, id: &ServiceId, token: &Token, whose: Owner) -> Result<Token>;
 
+    /// Whether it can say of a service that it is there, and not to be used: see [`suspend`](Self::suspend).
+    fn can_suspend(&self) -> bool {
+        false
+    }
+
+    /// A [heartbeat](Self::heartbeat) of a service that is not healthy: nobody is shown it any more, but for those who want
+    /// to know what is wrong, and they are told the `reason`. With the next heartbeat it is shown again.
+    ///
+    /// # Errors
+    /// Those of a heartbeat; [`Error::Unsupported`] where the registry [cannot](Self::can_suspend).
+    async fn suspend(&self, _id: &ServiceId, _token: &Token, _whose: Owner, _reason: &str) -> Result<Token> {
+        Err(Error::Unsupported {
+            operation: "marking a service as unhealthy",
+            kind: self.kind(),
+            supported_by: "Consul",
+        })
+    }
+
     /// Takes a service out on purpose.
     ///
     /// # Errors

@@ -71,8 +71,10 @@ pub(super) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Wish(Wish),
-    /// Leave the registry, to come back: nobody stops.
+    /// Be shown to nobody until it can serve again: nobody stops.
     Suspend,
+    /// Leave the registry, to come back as another: nobody stops.
+    Move,
     /// Keep no lease any more: what is listed expires.
     Abandon,
     Pass(Delivery),
@@ -95,7 +97,7 @@ pub(super) struct Supervision {
     lease: Overview,
     /// Whether the service was ever listed: if not, nobody can have looked it up.
     was_listed: bool,
-    /// Since when it is out of the registry.
+    /// Since when nobody is shown it.
     out_since: Option<Instant>,
     /// Whether the service can serve, for all that is asked of it: otherwise it is not listed.
     fitness: Fitness,
@@ -222,6 +224,7 @@ impl Supervision {
         match fitness {
             Fitness::Fit => self.list(),
             Fitness::Unfit => vec![Effect::Suspend],
+            Fitness::Moved => vec![Effect::Move],
             Fitness::Hopeless => self.refused(now),
         }
     }
@@ -382,7 +385,12 @@ impl Supervision {
     fn lease_is(&mut self, lease: Overview, now: Instant) -> Vec<Effect> {
         self.lease = lease;
         self.was_listed |= lease.holds;
-        self.out_since = self.is_out().then(|| self.out_since.unwrap_or(now));
+        self.out_since = match lease.standing {
+            Standing::Suspended | Standing::Withdrawn => self.out_since.or(Some(now)),
+            // One that was suspended has been out for longer than it takes to leave.
+            Standing::Withdrawing => self.out_since,
+            _ => None,
+        };
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Running if lease.standing == Standing::Refused => self.refused(now),
             Phase::Recalling { .. } if self.is_out() => self.abort(now),

@@ -87,6 +87,8 @@ pub(super) struct Supervisor<'a> {
     wards: Wards,
     observer: Option<Observer>,
     port: Port,
+    /// As it was said last.
+    unfit_because: Arc<str>,
     tasks: Vec<Task>,
     lease: Fleet,
     supervision: Supervision,
@@ -125,6 +127,7 @@ impl<'a> Supervisor<'a> {
             wards,
             observer,
             port: Port::default(),
+            unfit_because: Arc::default(),
             lease: Fleet::new(leases(settings, &tasks), settings.require),
             tasks,
             supervision: Supervision::new(settings.stop_policy(), fitness),
@@ -225,19 +228,21 @@ impl<'a> Supervisor<'a> {
 
     /// A port that has changed is registered once the old entry is gone: nobody is led to a port where nobody is.
     fn fitness_event(&mut self, news: News) -> Event {
+        self.unfit_because = Arc::clone(&news.reason);
         if news.port == self.port.registered || news.fitness == Fitness::Hopeless {
             self.port.coming = None;
             return Event::Fit(news.fitness);
         }
+        let fitness = news.fitness;
         self.port.coming = Some(news);
         if self.port.is_in {
-            return Event::Fit(Fitness::Unfit);
+            return Event::Fit(Fitness::Moved);
         }
-        self.port_arrives().unwrap_or(Event::Fit(news.fitness))
+        self.port_arrives().unwrap_or(Event::Fit(fitness))
     }
 
     fn port_arrives(&mut self) -> Option<Event> {
-        let News { fitness, port } = self.port.coming.take()?;
+        let News { fitness, port, .. } = self.port.coming.take()?;
         if let Some(port) = port {
             let late = late(&self.child, Some(port));
             for (task, destination) in self.tasks.iter_mut().zip(&self.settings.registries) {
@@ -317,7 +322,8 @@ impl<'a> Supervisor<'a> {
                 self.port.is_in |= wish == Wish::Listed;
                 self.lease.wish(wish);
             }
-            Effect::Suspend => self.lease.wish(Wish::Unlisted),
+            Effect::Suspend => self.lease.wish(Wish::Suspended(Arc::clone(&self.unfit_because))),
+            Effect::Move => self.lease.wish(Wish::Unlisted),
             Effect::Abandon => self.lease.abandon(),
             Effect::Pass(signal) => {
                 if signal.purpose == Purpose::Stop {

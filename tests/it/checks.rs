@@ -39,7 +39,7 @@ fn an_unhealthy_service_leaves_and_comes_back_and_its_command_goes_on() {
     assert_eq!(wrapper.wait().signal(), Some(libc::SIGTERM));
     let said = log(&place);
     let why = "exec:test -e ok: its check exits with 1";
-    assert_eq!(said.matches("is not healthy: out of the registry until it is").count(), 2, "{said}");
+    assert_eq!(said.matches("is not healthy: not listed until it is").count(), 2, "{said}");
     assert_eq!(said.matches(why).count(), 2, "{said}");
     assert_eq!(said.matches("is healthy again after=").count(), 2, "{said}");
     assert_eq!(said.lines().count(), 4, "{said}");

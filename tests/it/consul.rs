@@ -3,6 +3,7 @@
 mod access;
 mod agents;
 mod datacenter;
+mod suspending;
 mod tokens;
 mod watching;
 

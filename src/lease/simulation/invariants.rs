@@ -308,7 +308,7 @@ impl Watcher {
         });
         self.check_deadline(request, now);
         match &request.call {
-            Call::Heartbeat(token) => {
+            Call::Heartbeat(token) | Call::Suspend(token) => {
                 let is_last = self.token.as_ref() == Some(token);
                 self.require(is_last, Invariant::LastToken, || format!("presented {}", token.as_str()));
             }

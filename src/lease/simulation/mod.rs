@@ -98,7 +98,7 @@ impl Play {
                 return Some(violation);
             }
             let Some(happening) = world.advance() else { return world.watcher.violation.take() };
-            world.happens(happening);
+            world.happens(happening.clone());
             if let Happening::Wished(client, wish) = happening {
                 self.cast[client].wish.send_replace(wish);
             }

@@ -49,7 +49,7 @@ pub(super) struct Message {
     pub(super) login: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Happening {
     Begins(usize),
     Ends(usize),
@@ -96,6 +96,7 @@ pub(super) enum Note {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Happened {
     Enlist,
+    Suspend,
     Withdraw,
     Deadline,
     Succeeded,
@@ -184,7 +185,7 @@ impl World {
     pub(super) fn advance(&mut self) -> Option<Happening> {
         let next = self.queue.pop().map(|Reverse((at, _, happening))| (at, happening));
         let next = next.filter(|(at, _)| *at <= self.plan.end);
-        let at = next.map_or(self.plan.end, |(at, _)| at);
+        let at = next.as_ref().map_or(self.plan.end, |(at, _)| *at);
         if self.is_paused() {
             self.watcher.paused(at.saturating_sub(self.now), at);
         } else {
@@ -200,10 +201,10 @@ impl World {
             Happening::Begins(index) => self.begins(index),
             Happening::Ends(index) => self.ends(index),
             Happening::Wished(client, wish) => {
-                self.note(Note::Wished(client, wish));
                 if client == 0 {
                     self.watcher.wished(wish == Wish::Listed, self.now);
                 }
+                self.note(Note::Wished(client, wish));
                 self.desks[client].is_woken = true;
             }
             Happening::Arrives(message) => self.arrives(message),
@@ -309,6 +310,7 @@ impl World {
     ) {
         let happened = match event {
             Event::Enlist => Happened::Enlist,
+            Event::Suspend => Happened::Suspend,
             Event::Withdraw => Happened::Withdraw,
             Event::DeadlineReached => Happened::Deadline,
             Event::Registered(_) | Event::HeartbeatAccepted(_) | Event::Deregistered | Event::Drained(_) => {

@@ -256,6 +256,7 @@ mod tests {
             service_id: service.to_owned(),
             check_id: format!("{node} {service}"),
             status: "passing".to_owned(),
+            is_told_unhealthy: false,
         };
         let mut checks =
             vec![check("n1", "b"), check("n2", ""), check("n1", "a"), check("n1", ""), check("n1", "b")];

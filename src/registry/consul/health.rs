@@ -1,11 +1,13 @@
 //! How a service fares: what its checks come to.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::entry::{Entry, check_id, token};
 
 const PASSING: &str = "passing";
-const CRITICAL: &str = "critical";
+pub(super) const CRITICAL: &str = "critical";
+/// What our check says of a service that is not healthy begins with this. When the heartbeats end, Consul says something else.
+const UNHEALTHY: &str = "unhealthy: ";
 const NODE_MAINTENANCE: &str = "_node_maintenance";
 const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 
@@ -20,6 +22,19 @@ pub(super) struct CheckStatus {
     #[serde(rename = "CheckID")]
     pub(super) check_id: String,
     pub(super) status: String,
+    /// Whether its heartbeats have it fail.
+    #[serde(rename = "Output", default, deserialize_with = "is_of_unhealthy")]
+    pub(super) is_told_unhealthy: bool,
+}
+
+fn is_of_unhealthy<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let output: Option<String> = Option::deserialize(from)?;
+    Ok(output.is_some_and(|output| output.starts_with(UNHEALTHY)))
+}
+
+/// What our check says of a service that is not healthy.
+pub(super) fn output(reason: &str) -> String {
+    format!("{UNHEALTHY}{reason}")
 }
 
 impl CheckStatus {
@@ -77,7 +92,9 @@ pub(super) fn is_held<'a>(entry: &Entry, checks: impl IntoIterator<Item = &'a Ch
     let mut checks =
         checks.into_iter().filter(|check| check.service_id == entry.id && !check.is_maintenance());
     match own_check(entry) {
-        Some(own) => checks.any(|check| check.check_id == own && check.status == PASSING),
+        Some(own) => {
+            checks.any(|check| check.check_id == own && (check.status == PASSING || check.is_told_unhealthy))
+        }
         None => checks.all(|check| check.status != CRITICAL),
     }
 }
@@ -102,7 +119,8 @@ mod tests {
             node: "n1".to_owned(),
             service_id: "web1".to_owned(),
             check_id: id.replace("OWN", &format!("service:web1:{INSTANCE}")),
-            status: status.to_owned(),
+            status: status.trim_start_matches("told ").to_owned(),
+            is_told_unhealthy: status.starts_with("told "),
         };
         checks.iter().map(check).collect()
     }
@@ -114,6 +132,7 @@ mod tests {
         let theirs: Entry = serde_json::from_value(json!({"ID": "web1"})).unwrap();
         for (told, ours_stands, ours_is_held, theirs_stands, theirs_is_held) in [
             (&[("OWN", "passing")][..], Standing::Alive, true, Standing::Alive, true),
+            (&[("OWN", "told critical")], Standing::Dead, true, Standing::Dead, false),
             (&[("OWN", "critical")], Standing::Dead, false, Standing::Dead, false),
             (&[("OWN", "passing"), ("x", "warning")], Standing::Dead, true, Standing::Dead, true),
             (

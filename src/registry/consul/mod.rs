@@ -2,7 +2,8 @@
 //!
 //! A registration is a service with one TTL check, which heartbeats keep passing; who is dead is `critical`, and taken out
 //! by Consul itself some time later. The check's id has the instance in it, so that a heartbeat is one request, and finds
-//! no check when somebody else has taken the id. An agent has no request that registers only where nobody has: two that
+//! no check when somebody else has taken the id. One of a service that is not healthy has the check fail, and say why: the
+//! id is not free for that, until the heartbeats end. An agent has no request that registers only where nobody has: two that
 //! do so in the same instant replace one another, and the first learns of it by its next heartbeat.
 //!
 //! Ids are unique on an agent. What registers, renews and takes out is done there; what only looks sees the whole
@@ -32,7 +33,7 @@ use self::catalog::Instance;
 use self::client::{Agent, Ask, Client};
 use self::health::Standing;
 use self::placement::Placement;
-use self::tending::{Deregistered, Told};
+use self::tending::{Deregistered, Told, Vitality};
 use self::watch::Follower;
 use super::http::HttpCause;
 use super::watch::Watch;
@@ -87,6 +88,18 @@ impl Consul {
             .iter()
             .filter(|instance| instance.entry.id == id.as_str() && instance.standing == Standing::Alive);
         Ok(found.find_map(|instance| instance.entry.registration()))
+    }
+
+    async fn renew(&self, id: &ServiceId, token: &Token, vitality: Vitality<'_>) -> Result<Token> {
+        let Ok(instance) = token.as_str().parse::<InstanceId>() else {
+            return Err(self.client.not_found(Object::HeartbeatToken, id.as_str()));
+        };
+        let work = |agent| async move { self.heartbeat_at(&agent, id, instance, vitality).await };
+        self.client.at_an_agent(work).await?;
+        for agent in self.placement.to_look_at(id, instance, tokio::time::Instant::now()) {
+            tokio::spawn(self.leaving(agent, id, instance));
+        }
+        Ok(token.clone())
     }
 
     /// Takes it out of the agent that is pinned. There is no later: an agent that has no room for another connection, as
@@ -176,14 +189,15 @@ impl Registry for Consul {
     }
 
     async fn heartbeat(&self, id: &ServiceId, token: &Token, _whose: Owner) -> Result<Token> {
-        let Ok(instance) = token.as_str().parse::<InstanceId>() else {
-            return Err(self.client.not_found(Object::HeartbeatToken, id.as_str()));
-        };
-        self.client.at_an_agent(|agent| async move { self.heartbeat_at(&agent, id, instance).await }).await?;
-        for agent in self.placement.to_look_at(id, instance, tokio::time::Instant::now()) {
-            tokio::spawn(self.leaving(agent, id, instance));
-        }
-        Ok(token.clone())
+        self.renew(id, token, Vitality::Healthy).await
+    }
+
+    fn can_suspend(&self) -> bool {
+        true
+    }
+
+    async fn suspend(&self, id: &ServiceId, token: &Token, _whose: Owner, reason: &str) -> Result<Token> {
+        self.renew(id, token, Vitality::Unhealthy(reason)).await
     }
 
     async fn deregister(&self, id: &ServiceId, whose: Owner) -> Result<()> {

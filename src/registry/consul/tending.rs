@@ -7,11 +7,12 @@ use std::time::Duration;
 use percent_encoding::utf8_percent_encode;
 use reqwest::StatusCode;
 use serde::Deserialize;
+use serde_json::json;
 use tracing::{debug, info, warn};
 
 use super::client::{Agent, Ask, Client};
 use super::entry::{self, Check, Entry, Holder, check_id};
-use super::health::{CheckStatus, Standing, is_held};
+use super::health::{self, CRITICAL, CheckStatus, Standing, is_held};
 use super::{Consul, IN_PATH, KIND};
 use crate::message::chain;
 use crate::model::{InstanceId, Registration, ServiceId, ServiceUpdate, Token, printable};
@@ -42,6 +43,14 @@ struct Health {
 pub(super) struct Known {
     entry: Entry,
     checks: Vec<CheckStatus>,
+}
+
+/// What a heartbeat says of the service.
+#[derive(Clone, Copy)]
+pub(super) enum Vitality<'a> {
+    Healthy,
+    /// It is not to be used, because of this.
+    Unhealthy(&'a str),
 }
 
 /// What became of a service at an agent.
@@ -95,6 +104,13 @@ impl Client {
         Ask::put(format!("/v1/agent/check/pass/{}", utf8_percent_encode(&check, IN_PATH)))
     }
 
+    /// The heartbeat of a service that is not to be used.
+    fn fail(id: &ServiceId, token: &Token, reason: &str) -> Ask {
+        let check = check_id(id, token);
+        let path = format!("/v1/agent/check/update/{}", utf8_percent_encode(&check, IN_PATH));
+        Ask::put(path).body(json!({"Status": CRITICAL, "Output": health::output(reason)}).to_string())
+    }
+
     /// The request that takes a service out.
     pub(super) fn removal(id: &ServiceId) -> Ask {
         Ask::put(format!("/v1/agent/service/deregister/{id}"))
@@ -112,8 +128,18 @@ impl Client {
         Ok(Ask::put(format!("/v1/agent/service/register{query}")).body(definition.to_string()))
     }
 
-    async fn pass_at(&self, agent: &Agent, id: &ServiceId, token: &Token) -> Result<()> {
-        let answer = self.ask_at(agent, &Self::pass(id, token)).await?;
+    async fn renew_at(
+        &self,
+        agent: &Agent,
+        id: &ServiceId,
+        token: &Token,
+        vitality: Vitality<'_>,
+    ) -> Result<()> {
+        let ask = match vitality {
+            Vitality::Healthy => Self::pass(id, token),
+            Vitality::Unhealthy(reason) => Self::fail(id, token, reason),
+        };
+        let answer = self.ask_at(agent, &ask).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
             _ if is_unknown_check(&answer) => Err(self.not_found(Object::Service, id.as_str())),
@@ -189,8 +215,8 @@ impl Consul {
             }
         }
         // A check that is there already keeps its status.
-        if is_ours && !is_held {
-            client.pass_at(agent, id, &token).await?;
+        if is_ours {
+            client.renew_at(agent, id, &token, Vitality::Healthy).await?;
         }
         Ok(token)
     }
@@ -200,9 +226,10 @@ impl Consul {
         agent: &Arc<Agent>,
         id: &ServiceId,
         instance: InstanceId,
+        vitality: Vitality<'_>,
     ) -> Result<()> {
         self.follow_token(agent, id, instance).await?;
-        self.client.pass_at(agent, id, &entry::token(instance)).await
+        self.client.renew_at(agent, id, &entry::token(instance), vitality).await
     }
 
     /// An agent enters a service into the catalog with the token of its registration. When its file has another by now,

@@ -18,10 +18,10 @@ Keep the service registered only while this is well: CHECK,CHECK,...
   http://..., https://... the answer's status is 200 to 399; certificates are not verified
   exec:COMMAND           this shell command, in the command's environment, ends with 0
 
-An unhealthy service is taken out of the registry, and comes back when it is healthy: the command goes on. One that is \
-stopped (SIGSTOP) is unhealthy. Of several checks, all have to be well. The service is registered first when a check has \
-been well for the first time: until then, it is looked at more often. A comma within one is written `\\,`. Can be given \
-several times.";
+An unhealthy service is taken out of the registry, and comes back when it is healthy: the command goes on. At Consul it \
+stays, with its check critical, which says why, without the commands of `exec:`. One that is stopped (SIGSTOP) is unhealthy. \
+Of several checks, all have to be well. The service is registered first when a check has been well for the first time: until \
+then, it is looked at more often. A comma within one is written `\\,`. Can be given several times.";
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {

@@ -10,6 +10,7 @@ mod watch;
 
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -28,6 +29,8 @@ pub(super) enum Fitness {
     Fit,
     /// It cannot: not yet, or for the time being.
     Unfit,
+    /// It is elsewhere than its entry says, which has to leave first.
+    Moved,
     /// It cannot, and the command has to end because of it.
     Hopeless,
 }
@@ -78,7 +81,7 @@ pub(super) struct Check {
 /// What becomes of a command that is not healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum OnUnhealthy {
-    /// It goes on, out of the registry until it is healthy.
+    /// It goes on, not listed until it is healthy.
     Withdraw,
     /// It is stopped, as one that cannot be registered.
     Stop,
@@ -125,9 +128,11 @@ struct Known {
 }
 
 /// What has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct News {
     pub(super) fitness: Fitness,
+    /// Why it is unfit, where it has been healthy.
+    pub(super) reason: Arc<str>,
     /// The port to be registered, where it had to be found.
     pub(super) port: Option<u16>,
 }

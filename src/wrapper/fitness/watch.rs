@@ -1,5 +1,6 @@
 //! The task that looks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as latest};
@@ -10,7 +11,7 @@ use super::health::{Health, Sight, Verdict};
 use super::readiness::{Pauses, Readiness, within};
 use super::{Check, Condition, Fitness, IfLate, Known, News, OnUnhealthy, Plan, PortRule};
 use crate::wrapper::descriptor::Line;
-use crate::wrapper::probe::{self, Ports, Probe, Reason, Surroundings};
+use crate::wrapper::probe::{self, Ports, Probe, Reason, Surroundings, Target};
 
 /// How often it is seen whether a port that was found is still the one.
 const PORT_LOOK: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ pub(super) struct Watch {
     started_at: Instant,
     /// What is said last.
     fitness: Fitness,
+    reason: Arc<str>,
     port: Option<u16>,
 }
 
@@ -38,7 +40,8 @@ impl Watch {
         says: mpsc::UnboundedSender<News>,
         started_at: Instant,
     ) -> Self {
-        Self { plan, surroundings, line, known, says, started_at, fitness: Fitness::Unfit, port: None }
+        let (fitness, reason, port) = (Fitness::Unfit, Arc::default(), None);
+        Self { plan, surroundings, line, known, says, started_at, fitness, reason, port }
     }
 
     pub(super) async fn run(mut self) {
@@ -63,13 +66,13 @@ impl Watch {
 
     fn say(&mut self, fitness: Fitness) {
         self.fitness = fitness;
-        let _ = self.says.send(News { fitness, port: self.port });
+        let _ = self.says.send(News { fitness, reason: Arc::clone(&self.reason), port: self.port });
     }
 
     /// Waits until it is ready, or is not going to be.
     async fn get_ready(&mut self) -> Fitness {
         let mut conditions = std::mem::take(&mut self.plan.ready_when);
-        let listening = Condition::Looks(probe::Target::Listening(None));
+        let listening = Condition::Looks(Target::Listening(None));
         if self.plan.port == PortRule::Found && !conditions.contains(&listening) {
             conditions.push(listening);
         }
@@ -164,7 +167,10 @@ impl Watch {
                     Verdict::Unhealthy if checker.check.on_unhealthy == OnUnhealthy::Stop => {
                         return self.say(Fitness::Hopeless);
                     }
-                    Verdict::Unhealthy => self.say(Fitness::Unfit),
+                    Verdict::Unhealthy => {
+                        self.reason = Arc::clone(&checker.trouble.public);
+                        self.say(Fitness::Unfit);
+                    }
                 },
             }
         }
@@ -192,6 +198,35 @@ struct Checker {
     pauses: Pauses,
     counts_at: Instant,
     unhealthy_since: Option<Instant>,
+    /// What was wrong last.
+    trouble: Trouble,
+}
+
+/// What is wrong.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// For the log.
+    whole: String,
+    /// For everybody: a command line may have secrets in it.
+    public: Arc<str>,
+}
+
+impl Trouble {
+    fn with(target: &Target, reason: &Reason) -> Self {
+        let whole = format!("{target}: {reason}");
+        let public = match target {
+            Target::Exec(_) => format!("exec: {reason}").into(),
+            _ => whole.as_str().into(),
+        };
+        Self { whole, public }
+    }
+}
+
+impl From<Reason> for Trouble {
+    fn from(reason: Reason) -> Self {
+        let whole = reason.to_string();
+        Self { public: whole.as_str().into(), whole }
+    }
 }
 
 impl Checker {
@@ -208,6 +243,7 @@ impl Checker {
             pauses: Pauses::new(),
             counts_at: Instant::now() + check_interval,
             unhealthy_since: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -219,43 +255,42 @@ impl Checker {
             let seen = self.look().await;
             let now = Instant::now();
             self.next_at = now + self.check.interval;
-            if let Err(reason) = &seen {
-                debug!(%reason, "a check failed");
+            let sight = if seen.is_ok() { Sight::Good } else { Sight::Bad };
+            if let Err(trouble) = seen {
+                debug!(reason = trouble.whole, "a check failed");
+                self.trouble = trouble;
             }
             let is_new = self.health.verdict() == Verdict::Unknown;
-            if is_new && seen.is_err() {
+            if is_new && sight == Sight::Bad {
                 self.next_at = now + self.pauses.after(now - start).min(self.check.interval);
                 if now < self.counts_at {
                     continue;
                 }
                 self.counts_at = now + self.check.interval;
             }
-            let sight = if seen.is_ok() { Sight::Good } else { Sight::Bad };
             if let Some(verdict) = self.health.saw(sight) {
-                self.tell(verdict, seen.err());
+                self.tell(verdict);
                 return verdict;
             }
         }
     }
 
-    async fn look(&mut self) -> Result<(), Reason> {
+    async fn look(&mut self) -> Result<(), Trouble> {
         let pid = self.known.borrow().pid;
         probe::is_running(pid)?;
         for (probe, target) in self.probes.iter_mut().zip(&self.check.targets) {
-            within(self.check.timeout, probe)
-                .await
-                .map_err(|reason| Reason::new(format!("{target}: {reason}")))?;
+            within(self.check.timeout, probe).await.map_err(|reason| Trouble::with(target, &reason))?;
         }
         Ok(())
     }
 
-    fn tell(&mut self, verdict: Verdict, reason: Option<Reason>) {
-        let reason = reason.map(|reason| reason.to_string());
+    fn tell(&mut self, verdict: Verdict) {
+        let reason = &self.trouble.whole;
         match verdict {
             Verdict::Unhealthy => {
                 self.unhealthy_since = Some(Instant::now());
                 match self.check.on_unhealthy {
-                    OnUnhealthy::Withdraw => warn!(reason, "is not healthy: out of the registry until it is"),
+                    OnUnhealthy::Withdraw => warn!(reason, "is not healthy: not listed until it is"),
                     OnUnhealthy::Stop => error!(reason, "is not healthy: stopping the child"),
                 }
             }

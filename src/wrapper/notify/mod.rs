@@ -214,7 +214,7 @@ fn told(overall: Standing, leases: &[Member]) -> String {
 }
 
 fn is_leaving(standing: Standing) -> bool {
-    matches!(standing, Standing::Withdrawing | Standing::Withdrawn)
+    matches!(standing, Standing::Suspended | Standing::Withdrawing | Standing::Withdrawn)
 }
 
 fn words(standing: Standing) -> &'static str {
@@ -224,6 +224,7 @@ fn words(standing: Standing) -> &'static str {
         Standing::Waiting => "not registered: another service has the id",
         Standing::Drained => "not registered: drained by hand",
         Standing::Held => "registered",
+        Standing::Suspended => "not listed: unhealthy",
         Standing::Failing => "registry is not available",
         Standing::Refused => "cannot be registered",
         Standing::Withdrawing => "leaving the registry",

@@ -477,6 +477,17 @@ fn a_child_that_is_out_already_has_drained_for_as_long() {
 }
 
 #[test]
+fn a_child_that_is_suspended_still_has_to_leave_and_has_drained_for_as_long() {
+    let mut scene = draining(Ends::AtLimit);
+    scene.lease(Standing::Suspended);
+    let until = scene.now + LIMIT;
+    scene.now += Duration::from_secs(3);
+    assert_eq!(scene.sent(Signal::SIGTERM), [UNLISTED]);
+    assert_eq!(scene.lease(Standing::Withdrawing), []);
+    assert_eq!(scene.lease(Standing::Withdrawn), [Effect::Drain { until, ends: Ends::AtLimit }]);
+}
+
+#[test]
 fn a_child_that_ends_by_itself_has_word_left_of_it() {
     for deregister in [Deregister::OnStop, Deregister::Never] {
         let mut scene = entombing(deregister);
@@ -536,6 +547,15 @@ fn a_service_is_listed_when_it_is_fit_and_left_out_when_it_is_not() {
     assert_eq!(scene.on(Event::Fit(Fitness::Unfit)), [Effect::Suspend]);
     scene.lease(Standing::Withdrawn);
     assert_eq!(scene.on(Event::Fit(Fitness::Fit)), [Effect::Wish(Wish::Listed)]);
+}
+
+#[test]
+fn one_that_moves_leaves_even_if_it_is_suspended() {
+    let mut scene = Scene::new(Deregister::OnStop);
+    for fitness in [Fitness::Fit, Fitness::Unfit] {
+        scene.on(Event::Fit(fitness));
+        assert_eq!(scene.on(Event::Fit(Fitness::Moved)), [Effect::Move]);
+    }
 }
 
 #[test]
