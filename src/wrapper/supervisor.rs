@@ -141,6 +141,9 @@ impl<'a> Supervisor<'a> {
 
     pub(super) async fn run(mut self) -> Ending {
         self.notifier.started();
+        if self.observer.is_some() {
+            self.notifier.unfit(Some("not ready yet"));
+        }
         let mut effects = self.supervision.on(Event::Started, Instant::now());
         loop {
             for effect in effects.drain(..) {
@@ -229,6 +232,12 @@ impl<'a> Supervisor<'a> {
     /// A port that has changed is registered once the old entry is gone: nobody is led to a port where nobody is.
     fn fitness_event(&mut self, news: News) -> Event {
         self.unfit_because = Arc::clone(&news.reason);
+        match news.fitness {
+            Fitness::Fit => self.notifier.unfit(None),
+            Fitness::Unfit if !news.reason.is_empty() => self.notifier.unfit(Some(&news.reason)),
+            // Not ready yet, or what the command is stopped for.
+            Fitness::Unfit | Fitness::Moved | Fitness::Hopeless => {}
+        }
         if news.port == self.port.registered || news.fitness == Fitness::Hopeless {
             self.port.coming = None;
             return Event::Fit(news.fitness);

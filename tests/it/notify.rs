@@ -195,6 +195,21 @@ fn without_a_service_manager_there_is_no_socket() {
 }
 
 #[test]
+fn a_manager_is_told_why_a_service_is_not_listed() {
+    let manager = Manager::new();
+    let options = ["--id=web1", "--check=exec:test -e well", "--check-interval=100ms", "--check-fall=1"];
+    let _wrapper = manager.start(&options, &["sleep", "600"]);
+    manager.hears_until("STATUS=not listed: not ready yet");
+    let file = manager.place.path().join("well");
+    std::fs::write(&file, "").unwrap();
+    manager.hears_until("STATUS=registered");
+    std::fs::remove_file(&file).unwrap();
+    manager.hears_until("STATUS=not listed: exec: its check exits with 1");
+    std::fs::write(&file, "").unwrap();
+    manager.hears_until("STATUS=registered");
+}
+
+#[test]
 fn who_is_drained_is_ready_and_says_why_it_is_not_registered() {
     let manager = Manager::new();
     assert!(manager.place.raxsr(&["services", "drain", "web1"]).status.success());

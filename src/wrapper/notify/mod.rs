@@ -14,6 +14,7 @@ pub(super) use self::socket::{Ears, Offer, Receiver};
 use self::socket::{Manager, Message};
 use crate::lease::Standing;
 use crate::lease::fleet::Member;
+use crate::model::escaped;
 use crate::registry::Recourse;
 
 /// When the service manager is told that the service is ready.
@@ -57,8 +58,15 @@ impl Notifier {
         self.say(&text, &Message::default());
     }
 
+    /// The service is not listed because of this, or is listed again when nothing is in its way any more.
+    pub(super) fn unfit(&mut self, why: Option<&str>) {
+        let text = self.speech.unfit(why);
+        self.say(&text, &Message::default());
+    }
+
     /// We were asked to stop.
     pub(super) fn stopping(&mut self) {
+        self.speech.unfit = None;
         self.say(b"STOPPING=1\n", &Message::default());
     }
 
@@ -100,6 +108,8 @@ struct Speech {
     leases: Standing,
     lease: String,
     /// Said in its place.
+    unfit: Option<String>,
+    /// Said in the place of both.
     drain: Option<String>,
 }
 
@@ -112,6 +122,7 @@ impl Speech {
             child_status: None,
             leases: Standing::Idle,
             lease: String::new(),
+            unfit: None,
             drain: None,
         }
     }
@@ -168,9 +179,15 @@ impl Speech {
 
     fn status(&self) -> Vec<u8> {
         let child = self.child_status.as_deref().unwrap_or_default();
-        let ours = self.drain.as_ref().unwrap_or(&self.lease);
+        let ours = self.drain.as_ref().or(self.unfit.as_ref()).unwrap_or(&self.lease);
         let between: &[u8] = if child.is_empty() || ours.is_empty() { b"" } else { b"; " };
         [b"STATUS=", child, between, ours.as_bytes(), b"\n"].concat()
+    }
+
+    fn unfit(&mut self, why: Option<&str>) -> Vec<u8> {
+        self.unfit = why.map(|why| format!("not listed: {}", escaped(why)));
+        // What is to be said of a lease that is only now wanted comes with it.
+        if why.is_none() && self.lease.is_empty() { Vec::new() } else { self.status() }
     }
 
     fn drains_for(&mut self, left: Option<Duration>) -> Vec<u8> {
@@ -280,6 +297,18 @@ mod tests {
         ] {
             assert_eq!(told(overall, &[member("a", a), member("b", b)]), expected);
         }
+    }
+
+    #[test]
+    fn what_keeps_a_service_off_the_list_is_told_until_it_is_over() {
+        let mut speech = Speech::new(ReadyWhen::Child);
+        assert_eq!(said(speech.unfit(Some("not ready"))), "STATUS=not listed: not ready\n");
+        assert_eq!(said(speech.unfit(None)), "");
+        assert_eq!(said(speech.lease_is(Standing::Held)), "STATUS=registered\n");
+        let text = said(speech.unfit(Some("tcp:80: refused\n")));
+        assert_eq!(text, "STATUS=not listed: tcp:80: refused\\n\n");
+        assert_eq!(said(speech.lease_is(Standing::Suspended)), text);
+        assert_eq!(said(speech.unfit(None)), "STATUS=not listed: unhealthy\n");
     }
 
     #[test]
