@@ -39,6 +39,8 @@ enum Regained {
 struct Trouble {
     since: Instant,
     error: Arc<Error>,
+    /// As what it has been told.
+    told: Option<Standing>,
 }
 
 impl Journal {
@@ -66,8 +68,9 @@ impl Journal {
     /// A request failed.
     pub(super) fn failed(&mut self, error: Error, now: Instant) {
         debug!(service = %self.service, registry = self.registry, error = chain(&error), "request failed");
-        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
-        self.trouble = Some(Trouble { since, error: Arc::new(error) });
+        let (since, told) =
+            self.trouble.as_ref().map_or((now, None), |trouble| (trouble.since, trouble.told));
+        self.trouble = Some(Trouble { since, error: Arc::new(error), told });
     }
 
     /// A request succeeded, with this for an answer.
@@ -123,7 +126,7 @@ impl Journal {
         match overcome {
             None if was_suspended => info!(%service, registry, "listed again"),
             None => info!(%service, registry, "registered"),
-            Some(Trouble { since, error }) => {
+            Some(Trouble { since, error, .. }) => {
                 let after = now - since;
                 let message = match self.regained {
                     Regained::Renewed => "renewed the registration again",
@@ -142,7 +145,7 @@ impl Journal {
         let (service, registry) = (&self.service, &self.registry);
         match self.overcome.take() {
             None => info!(%service, registry, "marked as unhealthy"),
-            Some(Trouble { since, error }) => {
+            Some(Trouble { since, error, .. }) => {
                 let after = now - since;
                 warn!(%service, registry, ?after, cause = chain(&*error), "marked as unhealthy at last");
             }
@@ -157,9 +160,13 @@ impl Journal {
         warn!(%service, registry, reason, since, by, "drained by hand: not registered until it is undrained");
     }
 
-    fn is_in_trouble(&self) {
+    fn is_in_trouble(&mut self) {
         let (service, registry) = (&self.service, &self.registry);
-        let Some(Trouble { error, .. }) = &self.trouble else { return };
+        let Some(Trouble { error, told, .. }) = &mut self.trouble else { return };
+        // A registry may forget the service in between: the trouble goes on.
+        if told.replace(self.standing) == Some(self.standing) {
+            return;
+        }
         let hint = error.hint();
         let (error, hint) = (chain(&**error), hint.as_deref());
         if self.standing == Standing::Waiting {

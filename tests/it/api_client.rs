@@ -15,6 +15,7 @@ use service_registry_wrapper::registry::{
 };
 
 use crate::support::peer::{Asked, Peer, Reply, agree, fault, list, login, token};
+use crate::support::{Place, says, wait_until};
 
 const KEY: &str = "sesame-key";
 
@@ -463,4 +464,32 @@ async fn a_conflict_names_the_holder_and_when_the_id_is_free() {
     assert_eq!(chain(&error), "service id `web1` is held by pid 4711 on web9");
     let frees_in = Some(std::time::Duration::from_secs(17));
     assert_eq!(error.recourse(), Recourse::AwaitRelease { frees_in });
+}
+
+/// It forgets the service while it is in trouble, and the trouble goes on.
+#[test]
+fn trouble_that_takes_several_turns_is_told_once() {
+    let beats = AtomicUsize::new(0);
+    let registrations = AtomicUsize::new(0);
+    let sorry = || Reply::Json(503, json!({"message": "later"}));
+    let peer = Peer::start(move |asked| {
+        if asked.is_heartbeat() {
+            return match beats.fetch_add(1, Ordering::Relaxed) {
+                0 | 1 => sorry(),
+                2 => Reply::Json(404, json!({"type": "notFound", "message": "no such service"})),
+                _ => agree(asked),
+            };
+        }
+        if asked.is_registration() && registrations.fetch_add(1, Ordering::Relaxed) == 1 {
+            return sorry();
+        }
+        agree(asked)
+    });
+    let place = Place::new();
+    let log = place.path().join("log");
+    let options = ["--id=web1", "--interval=3", "--registry", &peer.url()];
+    let _wrapper = place.wrapper(&options).start_with_log(&log, &["sleep", "600"]);
+    wait_until("the end of it", || says(&log, "registered again"));
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(text.matches("trying on").count(), 1, "{text}");
 }

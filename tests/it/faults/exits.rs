@@ -7,8 +7,8 @@ use super::all;
 use crate::support::lab::{Fault, Kind, Laboratory, Patient, Proxy, Shock};
 use crate::support::wait_until;
 
-/// How much later than in a healthy run.
-const MARGIN: Duration = Duration::from_millis(5);
+/// How much later than in a healthy run: much less than anybody waits for a registry, and more than a busy machine takes.
+const MARGIN: Duration = Duration::from_millis(400);
 /// So many exits, of which the fastest counts: any of them can be held up by whoever else is on the machine.
 const EXITS: usize = 5;
 

@@ -83,7 +83,9 @@ impl Scene<'_> {
             self.wait_until_listed(patient, relieved);
             assert!(relieved.elapsed() <= INTERVAL, "{:?}: {:#?}", relieved.elapsed(), patient.said());
         }
-        wait_until("a word that it is over", || !held.iter().any(Patient::is_in_trouble));
+        for patient in &held {
+            patient.wait_until_it_is_over();
+        }
         let well = Instant::now();
         holds_for(INTERVAL + INTERVAL / 3, "being well", || !held.iter().any(Patient::is_in_trouble));
         for patient in &held {

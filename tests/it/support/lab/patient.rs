@@ -62,6 +62,14 @@ impl Patient {
         self.count("trying on") > self.count("after=")
     }
 
+    /// Waits until it has said that all it was in trouble with is over.
+    #[track_caller]
+    pub(crate) fn wait_until_it_is_over(&self) {
+        let start = Instant::now();
+        wait_until("its word", || !self.is_in_trouble() || start.elapsed() > Duration::from_secs(40));
+        assert!(!self.is_in_trouble(), "does not say that it is over: {:#?}", self.said());
+    }
+
     /// Asserts that its child is the one it began with, and runs.
     #[track_caller]
     pub(crate) fn has_untouched_child(&self) {
